@@ -1,0 +1,534 @@
+"""Kafka in and out, over librdkafka's clients, and a broker inside this process for runs without one."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import groupby
+from operator import methodcaller
+from typing import Any, Final, NamedTuple, Protocol
+
+from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
+from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+from typing_extensions import override
+
+from connectors.errors import PermanentError, Stopped, TransientError
+
+log = logging.getLogger(__name__)
+
+Client = Mapping[str, Any]
+"""librdkafka's properties; `bootstrap.servers` is the one that must be there."""
+
+CONNECT_SECONDS: Final = 10.0
+_DENIED: Final = {
+    KafkaError._AUTHENTICATION,
+    KafkaError.SASL_AUTHENTICATION_FAILED,
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+}
+
+
+class Chunk(NamedTuple):
+    """What one call of `consume()` returned of one partition, in the order of its offsets."""
+
+    topic: str
+    partition: int
+    messages: list[Message]
+
+
+class Record(NamedTuple):
+    """A message to write."""
+
+    key: bytes | None
+    value: bytes
+    headers: list[tuple[str, str | bytes | None]] | None = None
+
+
+class Reader(Protocol):
+    """Told by a `KafkaSource` how far it is; called from the flow's thread."""
+
+    def read(self, group: str, positions: Mapping[int, int], lag: int) -> None:
+        """Partition -> the offset after the last message handed to the flow, and the messages still to come."""
+
+    def committed(self, group: str, offsets: Mapping[int, int]) -> None:
+        """Partition -> the offset up to which every output of the flow is durable, now committed."""
+
+
+class InProcessBroker:
+    """librdkafka's mock broker, living as long as this object, reachable on loopback by any client.
+
+    Memory only: about 5 MB or 100,000 messages a partition, 4 partitions a topic; what falls out unread makes its reader
+    fail with "offset out of range".
+    """
+
+    def __init__(self) -> None:
+        self._producer = Producer(
+            {
+                "bootstrap.servers": "in-process",
+                "test.mock.num.brokers": 1,
+                "log_level": 3,
+                "allow.auto.create.topics": True,
+            }
+        )
+        brokers = self._producer.list_topics(timeout=CONNECT_SECONDS).brokers.values()
+        self.bootstrap_servers = ",".join(f"{broker.host}:{broker.port}" for broker in brokers)
+
+    def create_topic(self, topic: str) -> None:
+        """Makes a topic, where it is missing (the mock knows no CreateTopics request, but makes what is asked about)."""
+        deadline = time.monotonic() + CONNECT_SECONDS
+        while self._producer.list_topics(topic, timeout=CONNECT_SECONDS).topics[topic].error is not None:
+            if time.monotonic() > deadline:
+                raise TransientError(f"the in-process Kafka broker did not make topic {topic}: start again")
+
+
+class Topic(NamedTuple):
+    """A topic as it is made where it is missing; `replication_factor` -1 is the broker's default."""
+
+    name: str
+    partitions: int
+    retain_days: float
+    replication_factor: int = -1
+    config: Mapping[str, str] = {}
+
+
+def _admin(client: Client) -> tuple[AdminClient, list[KafkaError]]:
+    errors: list[KafkaError] = []
+    conf: dict[str, Any] = {**client, "error_cb": errors.append, "log_level": 0}
+    return AdminClient(conf), errors
+
+
+def ensure_topics(client: Client, topics: Iterable[Topic], timeout: float = CONNECT_SECONDS) -> None:
+    """Makes the topics that are missing; also the check that a broker answers and lets us in.
+
+    :raises PermanentError: not allowed in, or not allowed to make a topic.
+    :raises TransientError: no broker answers within `timeout` seconds.
+    """
+    admin, errors = _admin(client)
+    try:
+        there = admin.list_topics(timeout=timeout).topics
+    except KafkaException as error:
+        raise _connect_error(client, error.args[0], errors) from None
+    wanted = [topic for topic in topics if topic.name not in there]
+    if not wanted:
+        return
+    futures = admin.create_topics(
+        [
+            NewTopic(
+                topic.name,
+                num_partitions=topic.partitions,
+                replication_factor=topic.replication_factor,
+                config={"retention.ms": str(int(topic.retain_days * 86_400_000)), **topic.config},
+            )
+            for topic in wanted
+        ],
+        request_timeout=timeout,
+    )
+    for name, future in futures.items():
+        try:
+            future.result()
+            log.info("made topic %s", name)
+        except KafkaException as error:
+            reason: KafkaError = error.args[0]
+            if reason.code() == KafkaError.TOPIC_ALREADY_EXISTS:
+                continue  # somebody was quicker
+            if reason.code() in _DENIED:
+                raise PermanentError(f"may not make Kafka topic {name} ({reason.str()}): make it, or grant CREATE") from None
+            raise TransientError(f"could not make Kafka topic {name}: {reason.str()}") from None
+
+
+def cluster_id(client: Client, timeout: float = CONNECT_SECONDS) -> str:
+    """The id of the cluster behind the bootstrap servers. Raises TransientError and PermanentError as `ensure_topics` does."""
+    admin, errors = _admin(client)
+    try:
+        return str(admin.list_topics(timeout=timeout).cluster_id)
+    except KafkaException as error:
+        raise _connect_error(client, error.args[0], errors) from None
+
+
+def _connect_error(client: Client, error: KafkaError, others: Sequence[KafkaError]) -> Exception:
+    where = client["bootstrap.servers"]
+    for other in (error, *others):
+        if other.code() in _DENIED or "SSL" in other.str().upper():
+            return PermanentError(
+                f"Kafka at {where} refused us: {other.str()}: check kafka.username, EGX_KAFKA__PASSWORD and kafka.client"
+            )
+    return TransientError(
+        f"no Kafka broker answers at {where} ({error.str()}): start one, or set kafka.bootstrap_servers to where it is"
+    )
+
+
+class _ReaderPartition(StatefulSourcePartition[tuple[str, Chunk], None]):
+    """Some partitions of the topic through one consumer; see `KafkaSource` for what it promises."""
+
+    def __init__(self, key: str, source: KafkaSource) -> None:
+        self._key, self._source = key, source
+        self._errors: list[KafkaError] = []
+        self._consumer = Consumer(
+            {
+                "queued.max.messages.kbytes": 16_384,
+                "fetch.wait.max.ms": 100,
+                **source.client,
+                "group.id": source.group,
+                "enable.auto.commit": False,
+                "enable.auto.offset.store": False,
+                "auto.offset.reset": "error",
+                "error_cb": self._errors.append,
+                "log_level": 3,
+            }
+        )
+        try:
+            there = self._consumer.list_topics(source.topic, timeout=CONNECT_SECONDS).topics[source.topic]
+            if there.error is not None:
+                raise KafkaException(there.error)
+            mine = [TopicPartition(source.topic, p) for p in there.partitions if p % source.readers == int(key)]
+            committed = self._consumer.committed(mine, timeout=CONNECT_SECONDS)
+        except KafkaException as error:
+            raise _connect_error(source.client, error.args[0], self._errors) from None
+        self._next = {t.partition: t.offset for t in committed if t.offset >= 0}
+        """Partition -> the offset after the last message given to the flow."""
+        self._committed = dict(self._next)
+        self._done: dict[int, int] | None = None
+        """What `_next` was at the end of the epoch that has ended and is not committed yet."""
+        self._retry_until: float | None = None
+        self._down_since: float | None = None
+        self._ended = False
+        self._empty = True
+        self._consumer.assign(
+            [TopicPartition(t.topic, t.partition, t.offset if t.offset >= 0 else OFFSET_BEGINNING) for t in committed]
+        )
+
+    @override
+    def next_batch(self) -> list[tuple[str, Chunk]]:
+        # Bytewax calls again after `snapshot()` only when every output has finished that epoch.
+        if self._done is not None and not self._commit():
+            self._empty = True
+            return []
+        if self._source.stop.is_set() or self._reached_the_end():
+            self._ended = True
+            raise StopIteration
+        messages = self._consumer.consume(self._source.batch_messages, 0)
+        self._empty = not messages
+        chunks = []
+        for partition, run in groupby(messages, methodcaller("partition")):
+            good = []
+            for message in run:
+                if (error := message.error()) is not None:
+                    self._raise_for(error, partition, message.offset())
+                else:
+                    good.append(message)
+            if good:
+                self._next[partition] = (good[-1].offset() or 0) + 1
+                chunks.append((self._key, Chunk(self._source.topic, partition, good)))
+        if chunks:
+            self._down_since = None
+        else:
+            self._check_broker()
+        self._source.reader.read(self._source.group, self._next, self._lag())
+        return chunks
+
+    def _reached_the_end(self) -> bool:
+        ends = self._source.until()
+        return ends is not None and all(
+            self._next.get(p, 0) >= end for p, end in ends.items() if p % self._source.readers == int(self._key)
+        )
+
+    def _lag(self) -> int:
+        lag = 0
+        for partition, offset in self._next.items():
+            _, high = self._consumer.get_watermark_offsets(TopicPartition(self._source.topic, partition), cached=True)
+            lag += max(0, high - offset)
+        return lag
+
+    def _raise_for(self, error: KafkaError, partition: int, offset: int | None) -> None:
+        source = self._source
+        if error.code() == KafkaError._AUTO_OFFSET_RESET:
+            raise PermanentError(
+                f"group {source.group} stands at offset {self._next.get(partition, 0)} of {source.topic}[{partition}], which the "
+                f"broker no longer has: messages were deleted unread. To go on with the oldest that is left, reset the group's "
+                f"offset with the broker's kafka-consumer-groups tool (--reset-offsets --to-earliest)"
+            )
+        if error.code() in _DENIED:
+            raise PermanentError(f"may not read {source.topic} as group {source.group}: {error.str()}")
+        if not error.retriable() and error.fatal():
+            raise TransientError(f"the Kafka consumer of group {source.group} failed: {error.str()}")
+        log.warning("reading %s[%s]: %s", source.topic, partition, error.str())
+
+    def _check_broker(self) -> None:
+        """Ends the process when no broker has answered for `retry_seconds`; librdkafka itself reconnects meanwhile."""
+        if self._errors:
+            error = self._errors[-1]
+            denied = next((e for e in self._errors if e.code() in _DENIED), None)
+            self._errors.clear()
+            if denied:
+                raise _connect_error(self._source.client, denied, ())
+            if error.code() == KafkaError._ALL_BROKERS_DOWN and self._down_since is None:
+                self._down_since = time.monotonic()
+                log.warning("no Kafka broker answers at %s, reconnecting", self._source.client["bootstrap.servers"])
+        if self._down_since is not None and time.monotonic() - self._down_since > self._source.retry_seconds:
+            try:
+                self._consumer.list_topics(self._source.topic, timeout=CONNECT_SECONDS)
+                self._down_since = None
+            except KafkaException as error:
+                raise _connect_error(self._source.client, error.args[0], ()) from None
+
+    def _commit(self) -> bool:
+        """Commits the ended epoch; until that has worked no more is handed out (at most one epoch may be replayed)."""
+        new = {p: offset for p, offset in (self._done or {}).items() if self._committed.get(p) != offset}
+        if new:
+            source = self._source
+            try:
+                for result in self._consumer.commit(
+                    offsets=[TopicPartition(source.topic, p, offset) for p, offset in new.items()],
+                    asynchronous=False,
+                ):
+                    if result.error is not None:
+                        raise KafkaException(result.error)
+            except KafkaException as error:
+                reason: KafkaError = error.args[0]
+                if reason.code() in _DENIED:
+                    raise PermanentError(f"may not commit as group {source.group}: {reason.str()}") from None
+                self._retry_until = self._retry_until or time.monotonic() + source.retry_seconds
+                if time.monotonic() > self._retry_until:
+                    raise TransientError(f"group {source.group} could not commit: {reason.str()}") from None
+                log.warning("committing group %s: %s, trying again", source.group, reason.str())
+                return source.stop.is_set()  # asked to end: the epoch is replayed at the next start
+            self._committed.update(new)
+            self._retry_until = None
+            source.reader.committed(source.group, new)
+        self._done = None
+        return True
+
+    @override
+    def next_awake(self) -> datetime | None:
+        return datetime.now(UTC) + self._source.idle if self._empty else None
+
+    @override
+    def snapshot(self) -> None:
+        self._done = dict(self._next)
+        return
+
+    @override
+    def close(self) -> None:
+        if self._ended and self._done is not None:
+            _ended.append(self)  # its last epoch is still on its way through the outputs
+        else:
+            self._consumer.close()
+
+    def finish(self) -> None:
+        try:
+            self._commit()
+        finally:
+            self._consumer.close()
+
+
+_ended: list[_ReaderPartition] = []
+
+
+def commit_ended() -> None:
+    """Commits the last epoch of every reader that came to its end.
+
+    To be called once the flow has returned without an error: only then is that epoch durable in all outputs, and Bytewax
+    does not call a source again to say so. Left out, the last epoch is merely replayed at the next start.
+    """
+    while _ended:
+        _ended.pop().finish()
+
+
+class _Silent:
+    def read(self, group: str, positions: Mapping[int, int], lag: int) -> None:
+        """Nobody asked."""
+
+    def committed(self, group: str, offsets: Mapping[int, int]) -> None:
+        """Nobody asked."""
+
+
+_NOBODY = _Silent()
+
+
+class KafkaSource(FixedPartitionedSource[tuple[str, Chunk], None]):
+    """A topic as chunks, keyed by the number of the reader, "0" to `readers` - 1.
+
+    Delivery: at least once. The group's committed offsets in Kafka are the only state: they move when every output of the
+    flow has finished the epoch in which the messages were read, so at most one epoch is replayed after a crash, from
+    exactly where it began. No recovery directory is needed. A group without offsets starts at the oldest message; an
+    offset that the broker no longer has is an error. Unit of parallelism: the reader, which has every `readers`-th
+    partition; partitions are read as they were when the flow started. Run a group once at a time.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        topic: str,
+        group: str,
+        *,
+        stop: threading.Event,
+        until: Callable[[], Mapping[int, int] | None] = lambda: None,
+        reader: Reader = _NOBODY,
+        readers: int = 1,
+        batch_messages: int = 1000,
+        retry_seconds: float = 300,
+        idle: timedelta = timedelta(milliseconds=20),
+    ) -> None:
+        """
+        :arg stop: when set, the source ends.
+        :arg until: once this gives offsets (partition -> offset), the source ends when it has read up to them.
+        :arg reader: told of positions and commits.
+        :arg readers: consumers.
+        :arg batch_messages: most messages one call hands to the flow.
+        :arg retry_seconds: how long no broker may answer before the flow fails.
+        :arg idle: the wait before asking again where there was nothing.
+        """
+        self.client, self.topic, self.group = client, topic, group
+        self.stop, self.until, self.reader, self.readers = stop, until, reader, readers
+        self.batch_messages, self.retry_seconds, self.idle = batch_messages, retry_seconds, idle
+
+    @override
+    def list_parts(self) -> list[str]:
+        return [str(reader) for reader in range(self.readers)]
+
+    @override
+    def build_part(self, step_id: str, for_part: str, resume_state: None) -> _ReaderPartition:
+        return _ReaderPartition(for_part, self)
+
+
+class Writer:
+    """A producer that checks every delivery report; outside a flow it can be used by itself."""
+
+    def __init__(self, client: Client, topic: str, *, stop: threading.Event, retry_seconds: float = 300) -> None:
+        self._topic, self._stop = topic, stop
+        self._delivered: dict[int, int] = {}
+        self._failed: KafkaError | None = None
+        self._where = client["bootstrap.servers"]
+        self._producer = Producer(
+            {
+                "linger.ms": 5,
+                "compression.type": "zstd",
+                "queue.buffering.max.kbytes": 65_536,
+                "message.max.bytes": 10_000_000,
+                **client,
+                "acks": "all",
+                "enable.idempotence": True,
+                "message.timeout.ms": int(retry_seconds * 1000),
+                "on_delivery": self._on_delivery,
+                "log_level": 3,
+            }
+        )
+
+    def _on_delivery(self, error: KafkaError | None, message: Message) -> None:
+        if error is not None:
+            self._failed = error
+        else:
+            self._delivered[message.partition() or 0] = (message.offset() or 0) + 1
+
+    def write(self, records: Iterable[Record]) -> dict[int, int]:
+        """Writes the records and waits until the broker has them all.
+
+        :returns: Partition -> the offset after the last record of this call in it.
+        :raises PermanentError: the broker refuses the records.
+        :raises TransientError: they could not be delivered in `retry_seconds`.
+        :raises Stopped: the process was asked to end while waiting; some may have been delivered.
+        """
+        self._delivered = {}
+        produce, topic = self._producer.produce, self._topic
+        for record in records:
+            while True:
+                try:
+                    produce(topic, record.value, record.key, headers=record.headers)
+                    break
+                except BufferError:
+                    self._producer.poll(0.05)
+                except KafkaException as error:
+                    self._failed = error.args[0]
+                    self._check()
+        stopping: float | None = None
+        while self._producer.flush(0.1):
+            self._check()
+            if self._stop.is_set():
+                stopping = stopping or time.monotonic() + 5
+                if time.monotonic() > stopping:
+                    raise Stopped(f"Kafka at {self._where} did not take {len(self._producer)} messages before the end")
+        self._check()
+        return self._delivered
+
+    def _check(self) -> None:
+        if self._failed is None:
+            return
+        text = f"Kafka at {self._where} did not take a message for {self._topic}: {self._failed.str()}"
+        if self._failed.retriable() or self._failed.code() in (
+            KafkaError._MSG_TIMED_OUT,
+            KafkaError._TRANSPORT,
+        ):
+            raise TransientError(f"{text}: check that the broker runs")
+        raise PermanentError(f"{text}: check the topic's settings and permissions")
+
+
+OnWritten = Callable[[int, Mapping[int, int]], None]
+
+
+class _WriterPartition(StatefulSinkPartition[Sequence[Record], None]):
+    def __init__(self, writer: Writer, on_written: OnWritten) -> None:
+        self._writer, self._on_written = writer, on_written
+
+    @override
+    def write_batch(self, values: list[Sequence[Record]]) -> None:
+        ends = self._writer.write(record for batch in values for record in batch)
+        self._on_written(sum(map(len, values)), ends)
+
+    @override
+    def snapshot(self) -> None:
+        return None
+
+
+class KafkaSink(FixedPartitionedSink[Sequence[Record], None]):
+    """Writes batches of records to a topic; items are (any key, records).
+
+    Delivery: durable when `write_batch` returns (acks=all, every delivery report checked), in order within a key, and never
+    doubled by a retry (idempotent producer); a batch that is handed over again after a crash is written again. One
+    partition: a topic's writer is one, so that its order is the order of the flow.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        topic: str,
+        *,
+        stop: threading.Event,
+        retry_seconds: float = 300,
+        on_written: OnWritten = lambda count, ends: None,
+    ) -> None:
+        """
+        :arg retry_seconds: how long a record may wait for the broker before the flow fails.
+        :arg on_written: called with how many records were written, and partition -> the offset after the last of them.
+        """
+        self._client, self._topic, self._stop = client, topic, stop
+        self._retry_seconds, self._on_written = retry_seconds, on_written
+
+    @override
+    def list_parts(self) -> list[str]:
+        return ["0"]
+
+    @override
+    def part_fn(self, item_key: str) -> int:
+        return 0
+
+    @override
+    def build_part(self, step_id: str, for_part: str, resume_state: None) -> _WriterPartition:
+        return _WriterPartition(
+            Writer(self._client, self._topic, stop=self._stop, retry_seconds=self._retry_seconds),
+            self._on_written,
+        )

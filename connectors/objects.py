@@ -1,0 +1,173 @@
+"""Output as objects of lines in a store: a local directory here, S3 in connectors/s3.py."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
+from typing_extensions import override
+
+from connectors.errors import PermanentError, TransientError
+from connectors.retrying import Retry
+
+
+class Piece(NamedTuple):
+    """Lines that belong into one object, in order.
+
+    :arg folder: where the object goes, below the store's prefix.
+    :arg stream: what the lines were read from, such as a Kafka partition.
+    :arg block: which block of the stream they are from; it never goes down within a stream.
+    :arg name: the object's name, should this piece be the first of it; derived from the piece's first line alone.
+    :arg lines: without line ends.
+    """
+
+    folder: str
+    stream: int
+    block: int
+    name: str
+    lines: Sequence[bytes]
+
+
+class ObjectStore(Protocol):
+    """Where objects go."""
+
+    def put(self, key: str, body: bytes) -> None:
+        """Writes a whole object, durably, over any of that key. Raises TransientError and PermanentError."""
+
+
+def checked(key: str) -> str:
+    """The key, if it stays below the store's prefix whatever it was made from. Raises PermanentError."""
+    if any(part in ("", ".", "..") for part in key.split("/")) or any(c in key for c in "\\\0\n\r"):
+        raise PermanentError(f"{key!r} is no object key: it has an empty part, '.', '..', a backslash or a control character")
+    return key
+
+
+class Directory:
+    """Objects as files: written under a temporary name, synced, renamed, so that a reader sees a whole one or none."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def put(self, key: str, body: bytes) -> None:
+        path = self._root / checked(key)
+        temporary = path.with_name(f".{path.name}.tmp")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                file.write(body)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.rename(path)
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+        except PermissionError as error:
+            raise PermanentError(
+                f"may not write {error.filename or path}: give this user the permission, or set archive.url"
+            ) from None
+        except OSError as error:
+            raise TransientError(f"cannot write {path}: {error.strerror}: make space, or set archive.url") from None
+
+
+class _Block:
+    """The open objects of one stream: folder -> (name, lines)."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.objects: dict[str, tuple[str, list[bytes]]] = {}
+
+    def add(self, piece: Piece) -> None:
+        _, lines = self.objects.setdefault(piece.folder, (piece.name, []))
+        lines.extend(piece.lines)
+
+
+class _ObjectsPartition(StatefulSinkPartition[Sequence[Piece], None]):
+    def __init__(self, store: ObjectStore, parallel: int, retry: Retry, on_written: Callable[[int], None]) -> None:
+        self._store, self._retry, self._on_written = store, retry, on_written
+        self._blocks: dict[int, _Block] = {}
+        self._pool = ThreadPoolExecutor(parallel, thread_name_prefix="put")
+
+    @override
+    def write_batch(self, values: list[Sequence[Piece]]) -> None:
+        for pieces in values:
+            for piece in pieces:
+                block = self._blocks.get(piece.stream)
+                if block is None or block.number != piece.block:
+                    if block is not None:
+                        self._put([block])
+                    block = self._blocks[piece.stream] = _Block(piece.block)
+                block.add(piece)
+
+    @override
+    def snapshot(self) -> None:
+        self._put(self._blocks.values())
+        self._blocks = {}
+        return
+
+    def _put(self, blocks: Iterable[_Block]) -> None:
+        objects = [(f"{folder}/{name}", lines) for block in blocks for folder, (name, lines) in block.objects.items()]
+        for _ in self._pool.map(self._put_one, objects):
+            pass  # raises what the put raised
+        self._on_written(sum(len(lines) for _, lines in objects))
+
+    def _put_one(self, item: tuple[str, list[bytes]]) -> None:
+        key, lines = item
+        body = b"\n".join(lines) + b"\n"
+        self._retry(lambda: self._store.put(key, body))
+
+    @override
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+class ObjectSink(FixedPartitionedSink[Sequence[Piece], None]):
+    """One object for each folder, stream and epoch, or, where an epoch spans several blocks of a stream, each block.
+
+    Delivery: durable at the end of the epoch (`snapshot`). Exactly once in effect, if the input replays at most the one epoch
+    that was not committed, from where it began: an object is named by its first line, and objects are cut at the ends of
+    blocks and of epochs only. A replay starts with the same line and so writes the same first object, a block begins with the
+    same line in every run, and so whatever a replay writes lies over what was there. (Were objects cut after a number of
+    lines, a replay whose epochs end elsewhere would cut elsewhere, and leave lines in two objects.)
+
+    Memory: the lines of one block of each stream. Items are (the number of a partition, pieces); all pieces of a stream
+    belong to one partition.
+    """
+
+    def __init__(
+        self,
+        store: Callable[[], ObjectStore],
+        *,
+        stop: threading.Event,
+        partitions: int = 1,
+        parallel: int = 16,
+        retry_seconds: float = 300,
+        on_written: Callable[[int], None] = lambda lines: None,
+    ) -> None:
+        """
+        :arg store: opens the store; called when the flow starts.
+        :arg partitions: sink partitions, the unit of parallelism.
+        :arg parallel: objects put at the same time.
+        :arg retry_seconds: how long a put is tried again before the flow fails.
+        :arg on_written: called with the number of lines that have become durable.
+        """
+        self._store, self._partitions, self._parallel = store, partitions, parallel
+        self._stop, self._retry_seconds, self._on_written = stop, retry_seconds, on_written
+
+    @override
+    def list_parts(self) -> list[str]:
+        return [str(partition) for partition in range(self._partitions)]
+
+    @override
+    def part_fn(self, item_key: str) -> int:
+        return int(item_key)
+
+    @override
+    def build_part(self, step_id: str, for_part: str, resume_state: None) -> _ObjectsPartition:
+        return _ObjectsPartition(self._store(), self._parallel, Retry(self._retry_seconds, self._stop), self._on_written)

@@ -1,0 +1,47 @@
+"""Trying again what fails in passing: backoff with jitter, the other side's wait where it names one, an end to it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+import tenacity
+
+from connectors.errors import Stopped, TransientError
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class Retry:
+    """Calls again on TransientError until it works, `seconds` have passed, or the process is asked to end."""
+
+    def __init__(self, seconds: float, stop: threading.Event, *, first_wait: float = 0.2, longest_wait: float = 15.0) -> None:
+        self._stop = stop
+        self._backoff = tenacity.wait_random_exponential(multiplier=first_wait, max=longest_wait)
+        self._retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(TransientError),
+            stop=tenacity.stop_after_delay(seconds),
+            wait=self._wait,
+            sleep=self._sleep,
+            before_sleep=lambda state: log.warning("%s; attempt %s", _error(state), state.attempt_number + 1),
+            reraise=True,
+        )
+
+    def __call__(self, call: Callable[[], T]) -> T:
+        """The call's result. Raises its TransientError when time is up, Stopped when asked to end, any other at once."""
+        return self._retrying(call)
+
+    def _wait(self, state: tenacity.RetryCallState) -> float:
+        asked = getattr(_error(state), "retry_after", None)
+        return max(asked or 0.0, self._backoff(state))
+
+    def _sleep(self, seconds: float) -> None:
+        if self._stop.wait(seconds):
+            raise Stopped("asked to end while a store did not answer: what it did not take comes again at the next start")
+
+
+def _error(state: tenacity.RetryCallState) -> BaseException | None:
+    return state.outcome.exception() if state.outcome else None

@@ -1,0 +1,106 @@
+"""The archive leg: Kafka -> every version of every bar, for ever, as objects of one record a line.
+
+python -m bytewax.run dataflows.archive
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from pathlib import Path
+
+import bytewax.operators as op
+from bytewax.dataflow import Dataflow
+from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
+
+from connectors.objects import Directory, ObjectSink, ObjectStore, Piece
+from connectors.s3 import Bucket
+from dataflows import process
+from dataflows.bar import Bar, canonical
+from dataflows.messages import Decoded, dead_letters, decode
+from dataflows.process import Run
+from dataflows.settings import Settings
+
+
+def archive(flow: Dataflow, run: Run) -> None:
+    """Adds the leg to a flow."""
+    chunks = op.input("archive_kafka", flow, run.kafka_source(run.settings.archive.group))
+    decoded = op.map_value("archive_decode", chunks, lambda chunk: decode(chunk, process.now()))
+    pieces = op.map_value("archive_pieces", decoded, to_pieces(run.settings.archive.block_messages))
+    op.output("archive_objects", pieces, object_sink(run))
+    rejected = op.filter_map_value("archive_rejected", decoded, dead_letters("archive"))
+    op.output("archive_dead_letters", rejected, run.dead_letter_sink())
+
+
+def to_pieces(block_messages: int) -> Callable[[Decoded], list[Piece]]:
+    """A function of a decoded chunk to its records, by the objects they belong to.
+
+    An object is `date=.../symbol=.../HHMMSSffffff-<partition>-<offset>.json`: date and time are its first record's ingestion
+    time in UTC, the offset is that record's.
+    """
+
+    def pieces(decoded: Decoded) -> list[Piece]:
+        of: dict[tuple[str, int], tuple[str, list[bytes]]] = {}
+        for bar, message in decoded.bars:
+            at = ingested(bar, message)
+            offset = message.offset() or 0
+            folder, block = f"date={at:%Y-%m-%d}/symbol={bar.symbol}", offset // block_messages
+            name = f"{at:%H%M%S%f}-{decoded.partition}-{offset:018d}.json"
+            _, lines = of.setdefault((folder, block), (name, []))
+            lines.append(canonical(message.value() or b"", bar, at))
+        return [
+            Piece(folder, decoded.partition, block, name, lines)
+            for (folder, block), (name, lines) in sorted(of.items(), key=lambda item: item[0][1])
+        ]
+
+    return pieces
+
+
+def ingested(bar: Bar, message: Message) -> dt.datetime:
+    """When the bar was published: as it says itself, else as Kafka says."""
+    if bar.ingestion_timestamp is not None:
+        return bar.ingestion_timestamp
+    kind, milliseconds = message.timestamp()
+    if kind == TIMESTAMP_NOT_AVAILABLE:
+        return bar.datetime
+    return dt.datetime.fromtimestamp(milliseconds / 1000, dt.UTC)
+
+
+def object_sink(run: Run) -> ObjectSink:
+    def count(lines: int) -> None:
+        run.progress.archived += lines
+
+    sink: ObjectSink = run.guard(
+        ObjectSink(
+            lambda: store(run.settings),
+            stop=run.stop,
+            partitions=run.settings.kafka.readers,
+            parallel=run.settings.archive.parallel,
+            retry_seconds=run.settings.retry_seconds,
+            on_written=count,
+        )
+    )
+    return sink
+
+
+def store(settings: Settings) -> ObjectStore:
+    """The archive of the settings."""
+    scheme, _, rest = settings.archive.url.rpartition("://")
+    if scheme != "s3":
+        return Directory(Path(settings.path(settings.archive.url)))
+    bucket, _, prefix = rest.partition("/")
+    s3 = settings.archive.s3
+    return Bucket(
+        bucket,
+        prefix.rstrip("/") + "/" if prefix.strip("/") else "",
+        endpoint_url=s3.endpoint_url,
+        region=s3.region,
+        storage_class=s3.storage_class,
+        encryption=s3.encryption,
+        kms_key_id=s3.kms_key_id,
+        parallel=settings.archive.parallel,
+    )
+
+
+def flow() -> Dataflow:
+    return process.start("archive", lambda settings: (settings.archive.group,), archive)

@@ -1,0 +1,183 @@
+"""The bar and its message: the one definition that Kafka, the live store, the archive and bronze are checked against.
+
+A bar is identified by (exchange, symbol, interval, datetime); its version is `ingestion_timestamp`.
+Absent values are None, never 0.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Annotated, Any, Final, Literal, NamedTuple, get_args
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+CAIRO: Final = ZoneInfo("Africa/Cairo")
+EARLIEST: Final = dt.datetime(1990, 1, 1, tzinfo=dt.UTC)
+AHEAD: Final = dt.timedelta(days=1)
+MAX_VOLUME: Final = 2**63 - 1  # what the stores' integers hold
+
+Interval = Literal["Daily", "Weekly", "Monthly", "1 Minute", "5 Minute", "30 Minute"]
+INTERVALS: Final[tuple[Interval, ...]] = get_args(Interval)
+
+Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Z0-9._]{1,20}\Z")]
+Price = Annotated[float, msgspec.Meta(gt=0)]
+
+
+class Bar(msgspec.Struct, frozen=True, gc=False):
+    """One version of one OHLCV bar.
+
+    `datetime` is the bar's START and `ingestion_timestamp` the time of publication, both aware and in UTC. Prices are in
+    the instrument's currency, finite and > 0; `volume` is in shares, >= 0. `is_final`: the bar's period is over.
+    """
+
+    symbol: str
+    exchange: str
+    interval: Interval
+    datetime: dt.datetime
+    open: float | None
+    high: float | None
+    low: float | None
+    close: float | None
+    volume: int | None
+    ingestion_timestamp: dt.datetime | None = None
+    source: str | None = None
+    is_final: bool | None = None
+
+
+class Rejected(NamedTuple):
+    """Why a message is no bar."""
+
+    reason: str
+
+
+class _Message(msgspec.Struct, gc=False):
+    """The message as it comes: types are checked by the decoder, times and a whole volume by `_bar`."""
+
+    symbol: Name
+    exchange: Name
+    interval: Interval
+    datetime: str
+    open: Price | None
+    high: Price | None
+    low: Price | None
+    close: Price | None
+    volume: int | float | None
+    ingestion_timestamp: str | None = None
+    source: str | None = None
+    is_final: bool | None = None
+
+
+_decoder: Final = msgspec.json.Decoder(_Message)
+_encoder: Final = msgspec.json.Encoder()
+
+
+def encode(bar: Bar) -> bytes:
+    """The bar as its Kafka message: one JSON object, times as RFC 3339 in UTC."""
+    return _encoder.encode(bar)
+
+
+def decode(value: bytes, now: dt.datetime) -> Bar | Rejected:
+    """The bar in a message, or why there is none; never an exception, whatever the bytes.
+
+    A time without an offset is taken as Africa/Cairo. `now` (aware) bounds the times that are believed: from 1990 until
+    a day ahead.
+    """
+    try:
+        if not value.isascii():
+            value.decode()
+        return _bar(_decoder.decode(value), now)
+    except msgspec.ValidationError as error:
+        return Rejected(str(error))
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return Rejected(f"not JSON: {error}")
+    except RecursionError:
+        return Rejected("not JSON: nested too deeply")
+
+
+def from_fields(fields: Mapping[str, Any], now: dt.datetime) -> Bar | Rejected:
+    """The bar of a table's row, by the same rules; numbers and booleans may be text. Keys as in the message."""
+    try:
+        return _bar(msgspec.convert(fields, _Message, strict=False), now)
+    except msgspec.ValidationError as error:
+        return Rejected(str(error))
+
+
+def decode_all(values: Sequence[bytes], now: dt.datetime) -> list[Bar | Rejected]:
+    """`decode` of each value, as many times faster as all are good: they are then decoded in one call, a line each."""
+    lines = b"\n".join(values)
+    if lines.count(b"\n") == len(values) - 1:
+        try:
+            if not lines.isascii():
+                lines.decode()
+            messages = _decoder.decode_lines(lines)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            messages = []
+        if len(messages) == len(values):  # a blank line is skipped, so only then is line n message n
+            return [_bar(message, now) for message in messages]
+    return [decode(value, now) for value in values]
+
+
+def _bar(message: _Message, now: dt.datetime) -> Bar | Rejected:
+    try:
+        start = instant(message.datetime)
+        published = None if message.ingestion_timestamp is None else instant(message.ingestion_timestamp)
+    except ValueError as error:
+        return Rejected(str(error))
+    for field, time in (("datetime", start), ("ingestion_timestamp", published)):
+        if time is not None and not EARLIEST <= time <= now + AHEAD:
+            return Rejected(f"{time.isoformat()} is before 1990 or over a day ahead - at `$.{field}`")
+    volume = message.volume
+    if volume is not None:
+        if volume < 0 or volume > MAX_VOLUME or volume != int(volume):
+            return Rejected(f"{volume!r} is no whole number from 0 to 2^63-1 - at `$.volume`")
+        volume = int(volume)
+    return Bar(
+        message.symbol,
+        message.exchange,
+        message.interval,
+        start,
+        message.open,
+        message.high,
+        message.low,
+        message.close,
+        volume,
+        published,
+        message.source,
+        message.is_final,
+    )
+
+
+@lru_cache(maxsize=65_536)  # the bars of a minute share their times
+def instant(text: str) -> dt.datetime:
+    """An ISO 8601 time as aware UTC; Africa/Cairo where it names no offset. Raises ValueError."""
+    try:
+        time = dt.datetime.fromisoformat(text)
+        return (time if time.tzinfo else time.replace(tzinfo=CAIRO)).astimezone(dt.UTC)
+    except (ValueError, OverflowError):
+        raise ValueError(f"{text[:40]!r} is no ISO 8601 time") from None
+
+
+# What `encode` writes, to the letter: nothing else can hide in a message of this shape.
+_OWN_LAYOUT: Final = re.compile(
+    rb'\{"symbol":"[A-Z0-9._]+","exchange":"[A-Z0-9._]+","interval":"[^"\\]+","datetime":"[^"\\]+Z"'
+    rb',"open":[^,"]+,"high":[^,"]+,"low":[^,"]+,"close":[^,"]+,"volume":[^,".]+,"ingestion_timestamp":"[^"\\]+Z"'
+    rb',"source":(?:null|"[^"\\]*"),"is_final":(?:true|false|null)\}'
+)
+
+
+def canonical(value: bytes, bar: Bar, arrived: dt.datetime) -> bytes:
+    """The message that `bar` was decoded from, as the archive keeps it: on one line, its times in UTC, unknown fields kept.
+
+    `arrived` (aware) stands in for the ingestion time that a foreign producer did not give.
+    """
+    if _OWN_LAYOUT.fullmatch(value) and b"\n" not in value:
+        return value
+    fields = msgspec.json.decode(value, type=dict[str, msgspec.Raw])
+    fields["datetime"] = msgspec.Raw(_encoder.encode(bar.datetime))
+    fields["ingestion_timestamp"] = msgspec.Raw(_encoder.encode(bar.ingestion_timestamp or arrived))
+    fields["volume"] = msgspec.Raw(_encoder.encode(bar.volume))
+    return msgspec.json.format(_encoder.encode(fields), indent=-1)

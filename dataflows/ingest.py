@@ -1,0 +1,91 @@
+"""The ingest leg: a source of bars -> Kafka, new and changed bars only.
+
+python -m bytewax.run dataflows.ingest
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+
+import bytewax.operators as op
+from bytewax.dataflow import Dataflow
+
+from connectors import kafka
+from connectors.kafka import KafkaSink, Record
+from connectors.polling import PollingSource
+from dataflows import process, sources
+from dataflows.bar import Bar, encode
+from dataflows.process import Run
+from dataflows.published import Published
+
+
+def ingest(flow: Dataflow, run: Run) -> None:
+    """Adds the leg to a flow."""
+    published = memory(run)
+    bars = op.input("ingest_source", flow, source(run))
+    changed = op.map_value("ingest_changed", bars, lambda batch: changes(run, published, batch))
+    stamped = op.map_value("ingest_stamp", changed, lambda batch: published.stamp(batch, process.now()))
+    records = op.map_value("ingest_encode", stamped, to_records)
+    op.output("ingest_kafka", records, kafka_sink(run, published))
+
+
+def changes(run: Run, published: Published, batch: Sequence[Bar]) -> list[Bar]:
+    new = published.changed(batch)
+    run.progress.unchanged += len(batch) - len(new)
+    return new
+
+
+def to_records(bars: Sequence[Bar]) -> list[Record]:
+    """The bars as messages, keyed by symbol: a symbol's bars stay in order."""
+    return [Record(bar.symbol.encode(), encode(bar)) for bar in bars]
+
+
+def source(run: Run) -> PollingSource[Bar]:
+    poll, run.progress.source = sources.build(run.settings)
+
+    def counted(stop: threading.Event) -> Iterator[Sequence[Bar]]:
+        for batch in poll(stop):
+            run.progress.polled += len(batch)
+            yield batch
+        run.handover.exhausted()
+
+    polling: PollingSource[Bar] = run.guard(PollingSource(counted, stop=run.stop, ready=run.handover.ready))
+    return polling
+
+
+def memory(run: Run) -> Published:
+    """What was published before, to the same place: a broker's topic, or, in one process, the stores behind it."""
+    settings = run.settings
+    archive, live = run.path(settings.archive.url), run.path(settings.live.sqlite)
+    if run.broker is None:
+        target = f"{kafka.cluster_id(run.client)}/{settings.kafka.topic}"
+    else:
+        target = f"{live if settings.live.store == 'sqlite' else settings.influxdb.url} {settings.archive.url}"
+    published = Published(run.path(settings.ingest.state), target, run.handover.durable)
+    if run.broker is not None and settings.live.store == "sqlite" and not (live.exists() and archive.exists()):
+        published.forget()  # the stores were removed
+    return published
+
+
+def kafka_sink(run: Run, published: Published) -> KafkaSink:
+    def written(count: int, ends: Mapping[int, int]) -> None:
+        run.handover.written(ends)
+        published.written(count, ends)
+        run.progress.published += count
+
+    run.handover.on_committed = published.note
+    sink: KafkaSink = run.guard(
+        KafkaSink(
+            run.client,
+            run.settings.kafka.topic,
+            stop=run.stop,
+            retry_seconds=run.settings.retry_seconds,
+            on_written=written,
+        )
+    )
+    return sink
+
+
+def flow() -> Dataflow:
+    return process.start("ingest", lambda settings: (), ingest)

@@ -1,0 +1,53 @@
+"""From what Kafka holds to bars, and to dead letters for what are none."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from typing import NamedTuple
+
+from confluent_kafka import Message
+
+from connectors.kafka import Chunk, Record
+from dataflows.bar import Bar, Rejected, decode_all
+
+
+class Decoded(NamedTuple):
+    """A chunk's good bars, each with its message, and its bad messages, each with the reason; both in topic order."""
+
+    topic: str
+    partition: int
+    bars: list[tuple[Bar, Message]]
+    rejected: list[tuple[Rejected, Message]]
+
+
+def decode(chunk: Chunk, now: dt.datetime) -> Decoded:
+    """Decodes a chunk at once; `now` (aware) bounds the times that are believed."""
+    results = decode_all([message.value() or b"" for message in chunk.messages], now)
+    decoded = Decoded(chunk.topic, chunk.partition, [], [])
+    for result, message in zip(results, chunk.messages, strict=True):
+        if isinstance(result, Rejected):
+            decoded.rejected.append((result, message))
+        else:
+            decoded.bars.append((result, message))
+    return decoded
+
+
+def dead_letter(leg: str, message: Message, reason: str) -> Record:
+    """The rejected message as it was, with why, by which leg and where it stood as headers."""
+    return Record(
+        key=message.key(),
+        value=message.value() or b"",
+        headers=[
+            ("error", reason[:1000].encode()),
+            ("leg", leg.encode()),
+            ("topic", (message.topic() or "").encode()),
+            ("partition", str(message.partition()).encode()),
+            ("offset", str(message.offset()).encode()),
+        ],
+    )
+
+
+def dead_letters(leg: str) -> Callable[[Decoded], list[Record] | None]:
+    """The dead letters of what a leg decoded, None where there are none."""
+    return lambda decoded: [dead_letter(leg, message, why.reason) for why, message in decoded.rejected] or None

@@ -1,0 +1,210 @@
+"""What the legs share when they run as a process: its settings, its end, its errors, its connection to Kafka."""
+
+from __future__ import annotations
+
+import atexit
+import datetime as dt
+import functools
+import logging
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeVar
+
+from bytewax.dataflow import Dataflow
+from bytewax.inputs import AbortExecution, FixedPartitionedSource
+from bytewax.outputs import FixedPartitionedSink
+
+from connectors import kafka
+from connectors.errors import ConnectorError
+from dataflows.progress import Handover, Progress, Reporter
+from dataflows.settings import EMBEDDED, Settings, SettingsError, load
+from dataflows.sources import SourceError
+
+Step = TypeVar("Step", bound=FixedPartitionedSource[Any, Any] | FixedPartitionedSink[Any, Any])
+_OURS = (ConnectorError, SettingsError, SourceError)
+
+
+@dataclass
+class Run:
+    """One run of one or more legs; `guard` is put around every input and output."""
+
+    settings: Settings
+    stop: threading.Event
+    progress: Progress
+    handover: Handover
+    client: dict[str, Any]
+    broker: kafka.InProcessBroker | None
+    guard: Callable[[Any], Any] = lambda step: step
+
+    def path(self, path: Any) -> Any:
+        return self.settings.path(path)
+
+    def kafka_source(self, group: str) -> kafka.KafkaSource:
+        settings = self.settings.kafka
+        source = kafka.KafkaSource(
+            self.client,
+            settings.topic,
+            group,
+            stop=self.stop,
+            until=self.handover.end,
+            reader=self.handover,
+            readers=settings.readers,
+            batch_messages=settings.batch_messages,
+            retry_seconds=self.settings.retry_seconds,
+        )
+        guarded: kafka.KafkaSource = self.guard(source)
+        return guarded
+
+    def dead_letter_sink(self) -> kafka.KafkaSink:
+        def count(written: int, ends: object) -> None:
+            self.progress.rejected += written
+
+        sink: kafka.KafkaSink = self.guard(
+            kafka.KafkaSink(
+                self.client,
+                self.settings.kafka.dead_letter_topic,
+                stop=self.stop,
+                retry_seconds=self.settings.retry_seconds,
+                on_written=count,
+            )
+        )
+        return sink
+
+
+def kafka_client(settings: Settings) -> dict[str, Any]:
+    """librdkafka's properties, of any of its clients."""
+    client: dict[str, Any] = {
+        "bootstrap.servers": settings.kafka.bootstrap_servers,
+        "client.id": "egx",
+        **settings.kafka.client,
+    }
+    if settings.kafka.username:
+        client["sasl.username"] = settings.kafka.username
+    if settings.kafka.password:
+        client["sasl.password"] = settings.kafka.password.get_secret_value()
+    return client
+
+
+def open_run(settings: Settings, groups: tuple[str, ...], stop: threading.Event, *, whole: bool) -> Run:
+    """Reaches Kafka, and makes the topics that are missing.
+
+    :arg groups: the consumer groups that this process reads as.
+    :arg whole: whether every leg is in this process, so that the in-process broker will do.
+    """
+    client = kafka_client(settings)
+    broker = None
+    topics = (settings.kafka.topic, settings.kafka.dead_letter_topic)
+    if settings.kafka.bootstrap_servers == EMBEDDED:
+        if not whole:
+            raise SettingsError(
+                "one leg alone needs a broker that others can reach: set kafka.bootstrap_servers "
+                "(EGX_KAFKA__BOOTSTRAP_SERVERS=host:port), or run every leg at once as dataflows.main"
+            )
+        broker = kafka.InProcessBroker()
+        client["bootstrap.servers"] = broker.bootstrap_servers
+        for topic in topics:
+            broker.create_topic(topic)
+    else:
+        kafka.ensure_topics(
+            client,
+            [
+                kafka.Topic(
+                    topic,
+                    settings.kafka.partitions,
+                    settings.kafka.retain_days,
+                    settings.kafka.replication_factor,
+                    {"compression.type": "zstd", "max.message.bytes": "10485760"},
+                )
+                for topic in topics
+            ],
+        )
+    progress = Progress()
+    return Run(settings, stop, progress, Handover(progress, groups, bounded=broker is not None), client, broker)
+
+
+def start(
+    name: str,
+    groups: Callable[[Settings], tuple[str, ...]],
+    *legs: Callable[[Dataflow, Run], None],
+    whole: bool = False,
+) -> Dataflow:
+    """The dataflow of a process: reads the settings, adds the legs, and sees to signals, errors and the progress line.
+
+    Ends the process with one line where something is wrong that somebody has to mend.
+    """
+    logging.basicConfig(level=logging.INFO, format="egx: %(message)s", stream=sys.stderr)
+    logging.getLogger("botocore").setLevel(logging.WARNING)
+    stop = threading.Event()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, lambda *_: stop.set())
+    try:
+        settings = load()
+        run = open_run(settings, groups(settings), stop, whole=whole)
+        run.guard = guarded
+        flow = Dataflow(name)
+        for leg in legs:
+            leg(flow, run)
+    except _OURS as error:
+        raise SystemExit(f"egx: {error}") from None
+    reporter = Reporter(run.progress, settings.progress_seconds)
+    reporter.start()
+    atexit.register(_end, reporter)
+    return flow
+
+
+def _end(reporter: Reporter) -> None:
+    if getattr(sys, "last_value", None) is None:  # the flow returned, and did not raise: its last epoch is durable
+        kafka.commit_ended()
+    reporter.end()
+
+
+def guarded(step: Step) -> Step:
+    """The step, with its failures ending the process at once and in one line.
+
+    Left to Bytewax, they print the backtrace of a panic. An abrupt end is safe: nothing is committed that is not durable.
+    """
+    build: Callable[..., Any] = step.build_part
+
+    def build_part(*args: Any) -> Any:
+        partition = _failing(build)(*args)
+        for method in ("next_batch", "write_batch", "snapshot"):
+            if hasattr(partition, method):
+                setattr(partition, method, _failing(getattr(partition, method)))
+        return partition
+
+    setattr(step, "build_part", build_part)  # noqa: B010 - on the object, in front of its class's
+    return step
+
+
+def _failing(call: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(call)
+    def inner(*args: Any) -> Any:
+        try:
+            return call(*args)
+        except (StopIteration, AbortExecution):
+            raise
+        except Exception as error:
+            fail(error)
+
+    return inner
+
+
+def fail(error: Exception) -> NoReturn:
+    """Ends the process with status 1: one line for what we foresaw, the traceback for a defect."""
+    if isinstance(error, _OURS):
+        print(f"\negx: {error}", file=sys.stderr)
+    else:
+        traceback.print_exception(error)
+        print(f"egx: this is a defect, please report it: {error!r}", file=sys.stderr)
+    sys.stderr.flush()
+    os._exit(1)
+
+
+def now() -> dt.datetime:
+    """The time, aware, in UTC."""
+    return dt.datetime.now(dt.UTC)

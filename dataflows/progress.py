@@ -1,0 +1,141 @@
+"""What a process has done so far, and the line that says so."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+
+@dataclass
+class Progress:
+    """Counts since the start; every leg of the process adds to its own."""
+
+    source: str = ""
+    """What the bars are, for people: above all whether they are real."""
+    polled: int = 0
+    unchanged: int = 0
+    published: int = 0
+    live: int = 0
+    expired: int = 0
+    archived: int = 0
+    rejected: int = 0
+    lag: dict[str, int] = field(default_factory=dict)
+    """Consumer group -> messages it has yet to read."""
+
+    def handled(self) -> int:
+        return self.polled + self.live + self.archived
+
+    def line(self, per_second: float) -> str:
+        counts = f"bars read {self.polled:,}  published {self.published:,}"
+        if self.unchanged:
+            counts += f" ({self.unchanged:,} unchanged)"
+        counts += f"  live {self.live:,}"
+        if self.expired:
+            counts += f" ({self.expired:,} older than the store keeps)"
+        counts += f"  archived {self.archived:,}  rejected {self.rejected:,}  lag {sum(self.lag.values()):,}"
+        return f"{counts}  {per_second:,.0f}/s" + (f"  [{self.source}]" if self.source else "")
+
+
+class Reporter:
+    """Prints the progress every few seconds: in place on a terminal, else a line each time."""
+
+    def __init__(self, progress: Progress, seconds: float) -> None:
+        """:arg seconds: from line to line; 0 prints none."""
+        self._progress, self._seconds = progress, seconds
+        self._ended = threading.Event()
+        self._console = Console(stderr=True)
+        self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
+        self._started = time.monotonic()
+
+    def start(self) -> None:
+        if self._seconds:
+            self._thread.start()
+
+    def end(self) -> None:
+        """Prints the last line, with the rate over the whole run."""
+        if self._seconds and not self._ended.is_set():
+            self._ended.set()
+            self._thread.join()
+            rate = self._progress.handled() / max(time.monotonic() - self._started, 1e-3)
+            print(self._progress.line(rate), file=sys.stderr, flush=True)
+
+    def _run(self) -> None:
+        if self._console.is_terminal:
+            with Live(console=self._console, transient=True, auto_refresh=False) as screen:
+                for line in self._lines(0.5):
+                    screen.update(Text(line, no_wrap=True, overflow="ellipsis"), refresh=True)
+        else:
+            for line in self._lines(self._seconds):
+                print(line, file=sys.stderr, flush=True)
+
+    def _lines(self, seconds: float) -> Iterator[str]:
+        before, at = self._progress.handled(), time.monotonic()
+        while not self._ended.wait(seconds):
+            handled, now = self._progress.handled(), time.monotonic()
+            yield self._progress.line((handled - before) / (now - at))
+            before, at = handled, now
+
+
+class Handover:
+    """What ingest has written and how far the readers of the same process are; one process holds all three legs.
+
+    Ends the readers once a source that ends has been read to its end; with the in-process broker, which forgets what it
+    cannot hold, it also makes the source wait for the readers. A `connectors.kafka.Reader`.
+    """
+
+    UNREAD = 8_000  # messages of a partition; the in-process broker holds about 5 MB of it, 20,000 bars uncompressed
+
+    def __init__(self, progress: Progress, groups: tuple[str, ...], *, bounded: bool) -> None:
+        """
+        :arg groups: the readers of this process.
+        :arg bounded: whether the broker forgets what is not read soon.
+        """
+        self._progress, self._groups, self._bounded = progress, groups, bounded
+        self.on_committed: Callable[[], None] = lambda: None
+        self._exhausted = False
+        self._written: dict[int, int] = {}
+        self._read: dict[str, dict[int, int]] = {group: {} for group in groups}
+        self._committed: dict[str, dict[int, int]] = {group: {} for group in groups}
+
+    def exhausted(self) -> None:
+        """The source has no more."""
+        self._exhausted = True
+
+    def written(self, ends: Mapping[int, int]) -> None:
+        self._written.update(ends)
+
+    def read(self, group: str, positions: Mapping[int, int], lag: int) -> None:
+        self._read.setdefault(group, {}).update(positions)
+        self._progress.lag[group] = lag
+
+    def committed(self, group: str, offsets: Mapping[int, int]) -> None:
+        self._committed.setdefault(group, {}).update(offsets)
+        self.on_committed()
+
+    def ready(self) -> bool:
+        """Whether the source may go on."""
+        return not self._bounded or all(
+            end - min(self._read[group].get(partition, 0) for group in self._groups) < self.UNREAD
+            for partition, end in self._written.items()
+        )
+
+    def end(self) -> dict[int, int] | None:
+        """Where the readers end: partition -> offset, None while more may come."""
+        progress = self._progress
+        if self._exhausted and progress.polled == progress.unchanged + progress.published:
+            return dict(self._written)
+        return None
+
+    def durable(self, ends: Mapping[int, int]) -> bool:
+        """Whether what was written up to `ends` survives this process: on a real broker at once, on the in-process one
+        when every group has committed it."""
+        return not self._bounded or all(
+            self._committed[group].get(partition, 0) >= end for group in self._groups for partition, end in ends.items()
+        )

@@ -1,0 +1,111 @@
+"""What was published last of each bar, so that a poll publishes only what is new or has changed."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from hashlib import blake2b
+from pathlib import Path
+
+import msgspec
+
+from connectors.sqlite import connect
+from dataflows.bar import Bar
+
+_MICROSECOND = dt.timedelta(microseconds=1)
+_FORGET = "DELETE FROM published WHERE target = ?"
+
+
+class Published:
+    """The memory of ingest, in a SQLite file.
+
+    A bar is noted there only when it is durable in Kafka: after a crash a bar may be published again (as a newer version
+    with the same values), never left out.
+    """
+
+    def __init__(self, path: Path, target: str, durable: Callable[[Mapping[int, int]], bool]) -> None:
+        """
+        :arg target: what is published to; each has a memory of its own.
+        :arg durable: whether what was written up to partition -> offset survives this process.
+        """
+        self._target, self._durable = target, durable
+        self._connection = connect(path)
+        self._connection.execute(
+            "CREATE TABLE IF NOT EXISTS published (target TEXT, bar BLOB, version BLOB, PRIMARY KEY (target, bar)) WITHOUT ROWID"
+        )
+        self._connection.execute("CREATE TABLE IF NOT EXISTS stamped (target TEXT PRIMARY KEY, at TEXT) WITHOUT ROWID")
+        row = self._connection.execute("SELECT at FROM stamped WHERE target = ?", (target,)).fetchone()
+        self._stamp = dt.datetime.fromisoformat(row[0]) if row else dt.datetime.min.replace(tzinfo=dt.UTC)
+        self._pending: dict[bytes, bytes] = {}
+        """Bars that are noted nowhere but here yet."""
+        self._writing: deque[tuple[bytes, bytes]] = deque()
+        self._written: deque[tuple[dict[int, int], list[tuple[bytes, bytes]]]] = deque()
+
+    def forget(self) -> None:
+        """Starts over: every bar is new."""
+        with self._connection:
+            self._connection.execute(_FORGET, (self._target,))
+
+    def changed(self, bars: Iterable[Bar]) -> list[Bar]:
+        """The bars that were never published, or with other values, in order.
+
+        Not those that a source gives as unfinished after it gave them as final: it has gone back, as a replay does.
+        """
+        new = []
+        for bar in bars:
+            identity, version = _identity(bar), _version(bar)
+            known = self._pending.get(identity) or self._noted(identity)
+            if known is None or (known != version and not (_final(known) and not _final(version))):
+                self._pending[identity] = version
+                self._writing.append((identity, version))
+                new.append(bar)
+        return new
+
+    def _noted(self, identity: bytes) -> bytes | None:
+        row = self._connection.execute(
+            "SELECT version FROM published WHERE target = ? AND bar = ?", (self._target, identity)
+        ).fetchone()
+        return row[0] if row else None
+
+    def stamp(self, bars: Sequence[Bar], now: dt.datetime) -> list[Bar]:
+        """The bars with their ingestion time: `now`, but strictly later than any before."""
+        stamped = []
+        for bar in bars:
+            self._stamp = max(now, self._stamp + _MICROSECOND)
+            stamped.append(msgspec.structs.replace(bar, ingestion_timestamp=self._stamp))
+        return stamped
+
+    def written(self, count: int, ends: Mapping[int, int]) -> None:
+        """The next `count` bars that `changed` gave are in Kafka, up to partition -> offset."""
+        self._written.append((dict(ends), [self._writing.popleft() for _ in range(count)]))
+        self.note()
+
+    def note(self) -> None:
+        """Notes what has become durable."""
+        noted: list[tuple[bytes, bytes]] = []
+        while self._written and self._durable(self._written[0][0]):
+            noted += self._written.popleft()[1]
+        if noted:
+            with self._connection:
+                self._connection.executemany(
+                    "INSERT OR REPLACE INTO published VALUES (?, ?, ?)",
+                    ((self._target, identity, version) for identity, version in noted),
+                )
+                self._connection.execute("INSERT OR REPLACE INTO stamped VALUES (?, ?)", (self._target, self._stamp.isoformat()))
+            for identity, version in noted:
+                if self._pending.get(identity) == version:
+                    del self._pending[identity]
+
+
+def _identity(bar: Bar) -> bytes:
+    return f"{bar.exchange}/{bar.symbol}/{bar.interval}/{bar.datetime.timestamp():.6f}".encode()
+
+
+def _version(bar: Bar) -> bytes:
+    values = (bar.open, bar.high, bar.low, bar.close, bar.volume, bar.source, bar.is_final)
+    return blake2b(repr(values).encode(), digest_size=8).digest() + (b"F" if bar.is_final else b"-")
+
+
+def _final(version: bytes) -> bool:
+    return version.endswith(b"F")
