@@ -23,7 +23,7 @@ LIMIT: Final = 0.20  # of the previous close; the exchange's rule since 5 Septem
 MINUTE: Final = dt.timedelta(minutes=1)
 DAILY_EVERY: Final = 5  # minutes
 DAY_VOLATILITY: Final = 0.018  # standard deviation of a day's logarithmic return
-DAY_VOLUME: Final = 2_500_000  # shares of a median symbol and day
+DAY_TURNOVER: Final = 60e6  # of a median symbol and day, in its currency
 START: Final = {  # invented, of the size of real prices: EGP, EKHO in USD
     "COMI": 84.0, "ETEL": 42.0, "SWDY": 78.0, "PHDC": 7.4, "ORAS": 310.0, "ESRS": 138.0, "HRHO": 24.0, "OCDI": 19.0,
     "SKPC": 19.5, "TMGH": 58.0, "JUFO": 27.0, "EKHO": 0.72, "CLHO": 9.1, "OTMT": 1.2, "BTFH": 3.1, "HELI": 11.0,
@@ -79,7 +79,7 @@ class _Symbol:
     def trade(self, start: dt.datetime, volume_share: float, deviation: float) -> Bar:
         """One minute's bar; `volume_share` of a day's volume."""
         prices = [self.step(deviation) for _ in range(4)]
-        volume = max(1, int(DAY_VOLUME * volume_share * self.random.lognormvariate(0, 0.9)))
+        volume = max(1, int(DAY_TURNOVER / self.previous_close * volume_share * self.random.lognormvariate(0, 0.9)))
         minute = self.bar("1 Minute", start, (prices[0], max(prices), min(prices), prices[-1]), volume, final=True)
         self.day.append(minute)
         return minute
@@ -108,7 +108,7 @@ def history(symbol: str, exchange: str, sessions: Sequence[Session], random: Ran
         high = within_limit(on_tick(max(opened, close) * (1 + abs(random.gauss(0, 0.006)))), before)
         low = within_limit(on_tick(min(opened, close) * (1 - abs(random.gauss(0, 0.006)))), before)
         prices = (opened, max(opened, close, high), min(opened, close, low), close)
-        volume = int(DAY_VOLUME * random.lognormvariate(0, 0.6))
+        volume = int(DAY_TURNOVER / before * random.lognormvariate(0, 0.6))
         bars.append(Bar(symbol, exchange, "Daily", session.open, *prices, volume, source="simulated", is_final=True))
     return bars, close
 

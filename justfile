@@ -1,0 +1,56 @@
+# Run `just` for the whole gate, `just --list` for everything. Needs only uv and just: `pip install uv rust-just`.
+
+python := env("PYTHON", "3.11")
+venv := env("VENV", ".venv")
+py := venv / "bin/python"
+
+export UV_PYTHON_PREFERENCE := env("UV_PYTHON_PREFERENCE", "system")
+
+# The gate: format, lint, types, tests
+default: format-check lint types test
+
+# Make the virtual environment and install what requirements.lock says
+setup:
+    @test -x {{py}} || uv venv --quiet --python {{python}} {{venv}}
+    @test {{venv}}/locked -nt requirements.lock || (uv pip install --quiet --python {{py}} --require-hashes -r requirements.lock && touch {{venv}}/locked)
+
+# A simulated session through the whole platform, then what it made
+demo: setup
+    {{py}} -m bytewax.run dataflows.main
+    {{py}} -m dataflows.summary
+    @echo
+    @echo "Run it again: nothing is published twice. Next: docs/ and config.yaml; 'just clean' removes data/ to start over."
+
+# All tests (those for real servers too, once `just servers` has started them)
+test *args: setup
+    {{py}} -m pytest -n 2 {{args}}
+
+# Rewrite the code in the project's format
+format: setup
+    {{venv}}/bin/ruff format .
+    {{venv}}/bin/ruff check --fix .
+
+# Check the format
+format-check: setup
+    {{venv}}/bin/ruff format --check .
+
+# Lint
+lint: setup
+    {{venv}}/bin/ruff check .
+
+# Check the types, strictly on connectors/ and dataflows/
+types: setup
+    {{venv}}/bin/mypy
+
+# Print the settings in effect, secrets masked
+settings: setup
+    @{{py}} -m dataflows.settings
+
+# Resolve the dependencies of pyproject.toml anew
+lock:
+    uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 --all-extras --group dev pyproject.toml -o requirements.lock
+
+# Remove what runs have made (data/), not the environment
+[confirm("Remove data/ with its archive and stores? [y/N]")]
+clean:
+    rm -rf data
