@@ -50,6 +50,10 @@ settings: setup
 lock:
     uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 --all-extras --group dev pyproject.toml -o requirements.lock
 
+# List the rejected messages; `just dead-letters --replay` publishes them again after a fix
+dead-letters *args: setup
+    @{{py}} -m dataflows.dead_letters {{args}}
+
 # Remove what runs have made (data/), not the environment
 [confirm("Remove data/ with its archive and stores? [y/N]")]
 clean:

@@ -34,6 +34,7 @@ Client = Mapping[str, Any]
 """librdkafka's properties; `bootstrap.servers` is the one that must be there."""
 
 CONNECT_SECONDS: Final = 10.0
+METADATA_SECONDS: Final = 60.0
 _DENIED: Final = {
     KafkaError._AUTHENTICATION,
     KafkaError.SASL_AUTHENTICATION_FAILED,
@@ -57,6 +58,12 @@ class Record(NamedTuple):
     key: bytes | None
     value: bytes
     headers: list[tuple[str, str | bytes | None]] | None = None
+
+
+def headers(message: Message) -> dict[str, str]:
+    """A message's headers as text."""
+    named: Any = dict(message.headers() or ())
+    return {name: value.decode(errors="replace") for name, value in named.items() if isinstance(value, bytes)}
 
 
 class Reader(Protocol):
@@ -206,8 +213,13 @@ class _ReaderPartition(StatefulSourcePartition[tuple[str, Chunk], None]):
         """What `_next` was at the end of the epoch that has ended and is not committed yet."""
         self._retry_until: float | None = None
         self._down_since: float | None = None
+        self._partitions = len(there.partitions)
+        self._look_at_partitions = time.monotonic() + METADATA_SECONDS
         self._ended = False
         self._empty = True
+        started = {t.partition for t in mine if t.partition in self._next}
+        if started and (new := sorted({t.partition for t in mine} - started)):
+            log.info("group %s reads partitions %s of %s for the first time", source.group, new, source.topic)
         self._consumer.assign(
             [TopicPartition(t.topic, t.partition, t.offset if t.offset >= 0 else OFFSET_BEGINNING) for t in committed]
         )
@@ -238,6 +250,7 @@ class _ReaderPartition(StatefulSourcePartition[tuple[str, Chunk], None]):
             self._down_since = None
         else:
             self._check_broker()
+            self._check_partitions()
         self._source.reader.read(self._source.group, self._next, self._lag())
         return chunks
 
@@ -285,6 +298,21 @@ class _ReaderPartition(StatefulSourcePartition[tuple[str, Chunk], None]):
                 self._down_since = None
             except KafkaException as error:
                 raise _connect_error(self._source.client, error.args[0], ()) from None
+
+    def _check_partitions(self) -> None:
+        """Says, once a minute, when the topic has got more partitions than this run reads."""
+        if time.monotonic() < self._look_at_partitions or self._down_since is not None:
+            return
+        self._look_at_partitions = time.monotonic() + METADATA_SECONDS
+        try:
+            there = self._consumer.list_topics(self._source.topic, timeout=CONNECT_SECONDS).topics[self._source.topic]
+        except KafkaException:
+            return  # the broker is away: that is reported elsewhere
+        if len(there.partitions) > self._partitions:
+            log.warning(
+                "topic %s now has %s partitions, group %s reads %s: start it again to read the new ones too",
+                *(self._source.topic, len(there.partitions), self._source.group, self._partitions),
+            )
 
     def _commit(self) -> bool:
         """Commits the ended epoch; until that has worked no more is handed out (at most one epoch may be replayed)."""

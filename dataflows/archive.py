@@ -25,7 +25,7 @@ from dataflows.settings import Settings
 def archive(flow: Dataflow, run: Run) -> None:
     """Adds the leg to a flow."""
     chunks = op.input("archive_kafka", flow, run.kafka_source(run.settings.archive.group))
-    decoded = op.map_value("archive_decode", chunks, lambda chunk: decode(chunk, process.now()))
+    decoded = op.map_value("archive_decode", chunks, lambda chunk: decode(chunk, "archive", process.now()))
     pieces = op.map_value("archive_pieces", decoded, to_pieces(run.settings.archive.block_messages))
     op.output("archive_objects", pieces, object_sink(run))
     rejected = op.filter_map_value("archive_rejected", decoded, dead_letters("archive"))

@@ -46,7 +46,7 @@ _MICROSECOND = dt.timedelta(microseconds=1)
 def live(flow: Dataflow, run: Run) -> None:
     """Adds the leg to a flow."""
     chunks = op.input("live_kafka", flow, run.kafka_source(run.settings.live.group))
-    decoded = op.map_value("live_decode", chunks, lambda chunk: decode(chunk, process.now()))
+    decoded = op.map_value("live_decode", chunks, lambda chunk: decode(chunk, "live", process.now()))
     if run.settings.live.store == "influxdb":
         points = op.map_value("live_points", decoded, to_points)
         op.output("live_influxdb", points, influxdb_sink(run))

@@ -8,8 +8,11 @@ from typing import NamedTuple
 
 from confluent_kafka import Message
 
-from connectors.kafka import Chunk, Record
+from connectors.kafka import Chunk, Record, headers
 from dataflows.bar import Bar, Rejected, decode_all
+
+LEGS_HEADER = "legs"
+"""Of a replayed dead letter: the legs, separated by commas, that rejected it and take it up now; others pass it over."""
 
 
 class Decoded(NamedTuple):
@@ -21,16 +24,24 @@ class Decoded(NamedTuple):
     rejected: list[tuple[Rejected, Message]]
 
 
-def decode(chunk: Chunk, now: dt.datetime) -> Decoded:
-    """Decodes a chunk at once; `now` (aware) bounds the times that are believed."""
-    results = decode_all([message.value() or b"" for message in chunk.messages], now)
+def decode(chunk: Chunk, leg: str, now: dt.datetime) -> Decoded:
+    """Decodes what is meant for a leg of a chunk, at once; `now` (aware) bounds the times that are believed."""
+    messages = [message for message in chunk.messages if _is_for(leg, message)]
+    results = decode_all([message.value() or b"" for message in messages], now)
     decoded = Decoded(chunk.topic, chunk.partition, [], [])
-    for result, message in zip(results, chunk.messages, strict=True):
+    for result, message in zip(results, messages, strict=True):
         if isinstance(result, Rejected):
             decoded.rejected.append((result, message))
         else:
             decoded.bars.append((result, message))
     return decoded
+
+
+def _is_for(leg: str, message: Message) -> bool:
+    if not message.headers():
+        return True
+    legs = headers(message).get(LEGS_HEADER)
+    return legs is None or leg in legs.split(",")
 
 
 def dead_letter(leg: str, message: Message, reason: str) -> Record:

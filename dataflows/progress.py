@@ -30,7 +30,7 @@ class Progress:
     """Consumer group -> messages it has yet to read."""
 
     def handled(self) -> int:
-        return self.polled + self.live + self.archived
+        return max(self.polled, self.live, self.archived)
 
     def line(self, per_second: float) -> str:
         counts = f"bars read {self.polled:,}  published {self.published:,}"
