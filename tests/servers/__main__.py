@@ -3,7 +3,7 @@
 start [NAME ...]         builds what is missing, starts the servers and waits until they are healthy
 stop [NAME ...] [--keep] stops them and removes their data, unless --keep
 status                   says what runs where; ends with 1 if nothing does
-env                      prints the variables by which tests and tools reach the servers, credentials included
+env                      prints the variables by which tests reach the servers, credentials included
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def main(arguments: list[str]) -> int:
         ("start", "build what is missing, start the servers and wait until they are healthy"),
         ("stop", "stop the servers and remove their data"),
         ("status", "say what runs where"),
-        ("env", "print the variables by which tests and tools reach the servers, credentials included"),
+        ("env", "print the variables by which tests reach the servers, credentials included"),
     ):
         command = commands.add_parser(name, help=purpose, description=purpose)
         if name in ("start", "stop"):

@@ -1,8 +1,8 @@
 """Fetches or builds the servers into the cache, each once a version.
 
-The cache is `.cache/servers` of the working directory, or the folder named by EGX_SERVERS_CACHE. An artefact is a
-folder `<name>-<version>` that appears by one rename when it is whole; a lock file a version makes two builders at
-once wait for each other; each build's output is kept in `logs/`.
+The cache is `.cache/servers` of the working directory, or the folder named by EGX_SERVERS_CACHE. An artefact
+is a folder `<name>-<version>` that appears by one rename when it is whole; a lock file a version makes two
+builders wait for each other; each build's output is kept in `logs/`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MAVEN = "Apache Maven 3.8 or later (mvn)"
 
 
 class BuildError(RuntimeError):
-    """A server could not be fetched or built; the message ends with the build's last lines and says what to install."""
+    """A server could not be fetched or built; the message has the build's last lines, and what to install."""
 
 
 def cache_folder() -> Path:
@@ -76,12 +76,12 @@ class Step:
 
 @dataclass(frozen=True)
 class Artefact:
-    """One server's program: what it is called, which version, what building it needs and how long it takes."""
+    """One server's program: its name and version, what building it needs and how long that takes."""
 
     name: str
     version: str
     program: str
-    """The path, inside the artefact's folder, that starts the server."""
+    """The path, inside the artefact's folder, of the executable or, for Java, of the jars."""
     needs: Mapping[str, str]
     """Commands that must be on PATH, each with what to install for it."""
     cold_minutes: float
@@ -117,7 +117,7 @@ class Artefact:
         _remove(unfinished)
         unfinished.mkdir()
         print(
-            f"{self.name} {self.version}: building, about {self.cold_minutes:g} min the first time; log: {log_path}",
+            f"{self.name} {self.version}: building, about {self.cold_minutes:g} min at first ({log_path})",
             file=sys.stderr,
             flush=True,
         )
@@ -129,7 +129,8 @@ class Artefact:
                 log.flush()
                 last = "\n".join(log_path.read_text(errors="replace").splitlines()[-20:])
                 raise BuildError(
-                    f"{self.name} {self.version} could not be built: {error}. The last lines of {log_path}:\n{last}\n"
+                    f"{self.name} {self.version} could not be built: {error}.\n"
+                    f"The last lines of {log_path}:\n{last}\n"
                     f"It needs {', '.join(self.needs.values())} and their package registries within reach."
                 ) from None
         unfinished.rename(self.folder)
@@ -144,7 +145,7 @@ def _remove(folder: Path) -> None:
     """Removes a folder in which the Go module cache's read-only folders may have been copied."""
     if folder.exists():
         for inner, _, _ in os.walk(folder):
-            os.chmod(inner, 0o700)
+            Path(inner).chmod(0o700)
         shutil.rmtree(folder)
 
 
@@ -156,7 +157,7 @@ _KAFKA_POM = """\
     <dependency>
       <groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>{version}</version>
     </dependency>
-    <!-- the broker's own choice of a log4j binding comes with its distribution only, not with its artefact -->
+    <!-- a log4j binding comes with the broker's distribution, not with its artefact -->
     <dependency>
       <groupId>org.apache.logging.log4j</groupId><artifactId>log4j-slf4j-impl</artifactId><version>2.25.4</version>
     </dependency>
@@ -189,7 +190,7 @@ def _go_install(step: Step, package: str, program: str) -> None:
         package,
         env={"GOBIN": str(step.folder), "GOWORK": "off"},
     )
-    built = step.folder / Path(package.split("@")[0]).name
+    built = step.folder / Path(package.partition("@")[0]).name
     built.rename(step.folder / program)
 
 
@@ -202,17 +203,17 @@ def _make_toxiproxy(step: Step, version: str) -> None:
 
 
 def _make_influxd(step: Step, version: str) -> None:
-    """Builds influxd from its Go module and libflux, its query engine in Rust, which `go build` calls cargo for."""
+    """Builds influxd from its Go module, and libflux, its part in Rust, for which `go build` calls cargo."""
     module = f"github.com/influxdata/influxdb/v2@v{version}"
     downloaded = json.loads(step.run("go", "mod", "download", "-json", module, env={"GOWORK": "off"}))["Dir"]
     work = step.folder / "work"
     source = work / "source"
-    # `go install` refuses a module with replace directives, so the module's own tree is built, in a writable copy.
+    # `go install` refuses a module with replace directives: so the module's own tree is built, in a copy.
     shutil.copytree(downloaded, source)
     for inner, _, files in os.walk(source):
-        os.chmod(inner, 0o700)
+        Path(inner).chmod(0o700)
         for name in files:
-            os.chmod(Path(inner, name), 0o600)
+            Path(inner, name).chmod(0o600)
     env = {"GOWORK": "off"}
     # influxdata's pkg-config reads go.mod with a parser that does not know the `toolchain` line.
     step.run("go", "mod", "edit", "-toolchain=none", cwd=source, env=env)
@@ -226,8 +227,8 @@ def _make_influxd(step: Step, version: str) -> None:
         "github.com/influxdata/pkg-config",
         cwd=source,
     )
-    # libflux denies warnings, and newer compilers warn of more: cap them in a wrapper, which unlike RUSTFLAGS also
-    # reaches build scripts.
+    # libflux denies warnings, and newer compilers warn of more: cap them in a wrapper, which unlike RUSTFLAGS
+    # also reaches build scripts.
     wrapper = work / "rustc"
     wrapper.write_text('#!/bin/sh\nexec "$@" --cap-lints=allow\n')
     wrapper.chmod(0o700)

@@ -1,12 +1,12 @@
 """A pytest plugin: the servers as fixtures, and what happens to tests that need a server that is not there.
 
-The fixtures `kafka`, `influxdb`, `s3` and `toxiproxy` give the server that the environment names (EGX_TEST_*, as
-`python -m tests.servers env` prints them and as compose's services are tested), else the one that
-`python -m tests.servers start` runs. A test that uses one gets the marker `servers` by itself; a test that starts a
-server of its own says so by the marker: `@pytest.mark.servers("kafka")`.
+The fixtures `kafka`, `influxdb`, `s3` and `toxiproxy` give the server that the environment names (EGX_TEST_*,
+as `python -m tests.servers env` prints them; so compose's services are tested), else the one that
+`python -m tests.servers start` runs. A test that uses one gets the marker `servers` by itself; a test that
+starts a server of its own says so by the marker: `@pytest.mark.servers("kafka")`.
 
-Where a server is missing, the tests that need it are left out and the summary says so in one line. With CI set, or
-EGX_TEST_SERVERS=require, they are errors instead.
+Where a server is missing, the tests that need it are left out and the summary says so in one line. With CI
+set, or EGX_TEST_SERVERS=require, they are errors instead.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ def toxiproxy(pytestconfig: pytest.Config) -> ToxiproxyClient:
 
 @pytest.fixture
 def faulty(toxiproxy: ToxiproxyClient) -> Iterator[Callable[[str], Proxy]]:
-    """Makes a proxy to an upstream `host:port` through which faults can be injected, removed after the test."""
+    """Makes a proxy to `host:port` through which faults can be injected; it is removed after the test."""
     with ExitStack() as proxies:
         yield lambda upstream: proxies.enter_context(
             toxiproxy.create(f"test-{uuid.uuid4().hex[:12]}", upstream)

@@ -62,10 +62,11 @@ class Kafka(Server):
 
     Args:
         folder: where its configuration, log and data are kept.
-        sasl_tls: adds a listener with TLS, by a certificate authority made for it, and SASL/PLAIN: `secure_client()`.
-        proxied: adds a listener that tells clients to come by way of `proxy_address`, where a proxy must listen and
-            forward to `proxied_address`. (By the main listener, clients would go round a proxy: a broker names the
-            address on which it wants to be called.)
+        sasl_tls: adds a listener with TLS, by a certificate authority made for it, and SASL/PLAIN;
+            `secure_client()` has the client's settings.
+        proxied: adds a listener that tells clients to come by way of `proxy_address`, where a proxy must
+            listen and forward to `proxied_address`. (Through the main listener clients would go round a proxy:
+            a broker names the address at which it wants to be called.)
     """
 
     name = "kafka"
@@ -179,7 +180,7 @@ class Kafka(Server):
 
 
 def _write_certificates(folder: Path) -> None:
-    """Writes `ca.pem`, the certificate of a new authority, and `broker.pem`, key and certificate for loopback."""
+    """Writes `ca.pem`, a new authority's certificate, and `broker.pem`, the broker's key and certificate."""
     now = datetime.datetime.now(datetime.UTC)
 
     def certificate(name: str, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:

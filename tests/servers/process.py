@@ -30,7 +30,7 @@ class ServerError(RuntimeError):
 
 
 class Running(msgspec.Struct, frozen=True):
-    """What another process must know to use a started server, to tell whether it still runs, and to end it."""
+    """What another process must know to use a server, to tell whether it still runs, and to end it."""
 
     name: str
     pid: int
@@ -46,7 +46,7 @@ class Running(msgspec.Struct, frozen=True):
         """The running process, or None if it has ended (also if its id now belongs to another process)."""
         try:
             process = psutil.Process(self.pid)
-            # One second of tolerance: the kernel counts from boot, and the time of boot is rounded differently.
+            # One second of tolerance: the kernel counts from boot, and the time of boot may be corrected.
             same = abs(process.create_time() - self.started) < 1
             return process if same and process.status() != psutil.STATUS_ZOMBIE else None
         except psutil.NoSuchProcess:
@@ -54,10 +54,10 @@ class Running(msgspec.Struct, frozen=True):
 
 
 def free_port() -> int:
-    """Returns a TCP port of loopback that nothing uses, outside the range of outgoing connections where possible.
+    """Returns a TCP port of loopback that nothing uses, if possible none of those of outgoing connections.
 
-    A port of that range could be taken by any client while its server is down; a client that retries such a port
-    can even connect to itself. So a server could not be started again on the same port.
+    Such a port can be taken by any client while its server is down; a client that retries it can even connect
+    to itself. The server could then not be started again on the same port.
     """
     try:
         lowest_outgoing = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
@@ -77,7 +77,7 @@ def free_port() -> int:
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, failure: Callable[[], str]) -> None:
-    """Calls `condition` until it is true; raises ServerError with `failure()` when that takes over `seconds`."""
+    """Calls `condition` until it is true; raises ServerError with `failure()` after `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -88,8 +88,8 @@ def wait_until(condition: Callable[[], bool], seconds: float, failure: Callable[
 class Server(ABC):
     """One server with its data in `folder`.
 
-    Ports and credentials are chosen when it is made and kept for as long as the object lives, so that after `kill()`
-    the same server comes back with `start()`. As a context manager it starts the server and stops it.
+    Ports and credentials are chosen when the object is made and kept for as long as it lives, so that after
+    `kill()` the same server comes back with `start()`. As a context manager it starts and stops the server.
     """
 
     name: ClassVar[str]
@@ -153,7 +153,7 @@ class Server(ABC):
     def _healthy(self) -> bool:
         """Whether the server serves requests now. Called again and again, so it must not block for long."""
 
-    def _after_first_start(self) -> None:
+    def _after_first_start(self) -> None:  # noqa: B027 (most servers need nothing)
         """What is done once, on the healthy server."""
 
     def launch(self) -> None:
@@ -178,7 +178,7 @@ class Server(ABC):
             )
 
     def wait_healthy(self, seconds: float = START_SECONDS) -> None:
-        """Returns when the server serves requests; raises ServerError if it ends, or takes longer than `seconds`."""
+        """Returns when the server serves requests; raises ServerError if it ends or takes over `seconds`."""
 
         def healthy() -> bool:
             if self.process is None:
@@ -193,7 +193,7 @@ class Server(ABC):
             self._set_up = True
 
     def start(self) -> Self:
-        """Starts the server and waits until it is healthy; one that does not become healthy is stopped again."""
+        """Starts the server and waits until it is healthy; one that does not become healthy is killed."""
         self.launch()
         try:
             self.wait_healthy()
@@ -213,7 +213,7 @@ class Server(ABC):
             self._wait_gone()
 
     def stop(self) -> None:
-        """Ends the server by SIGTERM, or by SIGKILL if that takes too long, and waits until it is gone. Data stays."""
+        """Ends the server by SIGTERM, by SIGKILL if that takes too long, and waits for its end. Data stays."""
         if (process := self.process) is not None:
             process.terminate()
             try:

@@ -74,8 +74,8 @@ def start(names: Iterable[str]) -> dict[str, Running]:
 def stop(names: Iterable[str], *, keep_data: bool = False) -> list[Running]:
     """Stops those of the servers `names` that the state file knows, and returns them.
 
-    Each is ended by its process id, and only if that is still the process that was started; its folder is removed
-    unless `keep_data`.
+    Each is ended by its process id, and only if that is still the process that was started; its folder is
+    removed unless `keep_data`.
     """
     with locked(cache_folder() / "running.lock"):
         known = recorded()

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import os
-import re
 import stat
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 from botocore.exceptions import ClientError
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
-from influxdb_client import InfluxDBClient
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+from influxdb_client.client.influxdb_client import InfluxDBClient
 from influxdb_client.client.write_api import SYNCHRONOUS
 from influxdb_client.rest import ApiException
 
-from tests.servers import running
 from tests.servers.fixtures import InfluxdbServer, KafkaServer, S3Server
 from tests.servers.influxdb import Influxdb
 from tests.servers.kafka import Kafka
 from tests.servers.process import Server
 from tests.servers.s3 import S3
-from tests.servers.toxiproxy import Proxy, Toxiproxy
+from tests.servers.toxiproxy import Toxiproxy
 
 
 def _make_topic(client: dict[str, str], name: str) -> None:
@@ -89,7 +85,7 @@ def test_kafka_makes_no_topic_by_itself(kafka: KafkaServer, unique_name: str) ->
     errors: list[KafkaError | None] = []
     producer.produce(unique_name, b"a", on_delivery=lambda error, _: errors.append(error))
     producer.flush(30)
-    assert [error.code() for error in errors if error] == [KafkaError._UNKNOWN_TOPIC]
+    assert [error.code() for error in errors if error] == [KafkaError.UNKNOWN_TOPIC_OR_PART]
 
 
 def test_influxdb_answers_its_client(influxdb: InfluxdbServer, unique_name: str) -> None:

@@ -52,7 +52,7 @@ class ToxiproxyClient:
     url: str
 
     def create(self, name: str, upstream: str, listen: str | None = None) -> Proxy:
-        """Makes a proxy to the address `upstream` (host:port); it listens on a free port unless `listen` is given."""
+        """Makes a proxy to the address `upstream` (host:port), on a free port unless `listen` is given."""
         listen = listen or f"{HOST}:{free_port()}"
         self._call(
             "POST", "/proxies", {"name": name, "listen": listen, "upstream": upstream, "enabled": True}
