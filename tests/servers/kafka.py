@@ -65,7 +65,7 @@ class Kafka(Server):
         sasl_tls: adds a listener with TLS, by a certificate authority made for it, and SASL/PLAIN;
             `secure_client()` has the client's settings.
         proxied: adds a listener that tells clients to come by way of `proxy_address`, where a proxy must
-            listen and forward to `proxied_address`. (Through the main listener clients would go round a proxy:
+            listen and forward to `proxied_address`. (By the main listener clients would go round a proxy:
             a broker names the address at which it wants to be called.)
     """
 

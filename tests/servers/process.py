@@ -213,7 +213,7 @@ class Server(ABC):
             self._wait_gone()
 
     def stop(self) -> None:
-        """Ends the server by SIGTERM, by SIGKILL if that takes too long, and waits for its end. Data stays."""
+        """Ends the server by SIGTERM, by SIGKILL if that takes too long, and waits for it. Data stays."""
         if (process := self.process) is not None:
             process.terminate()
             try:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import secrets
+import subprocess
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,13 +12,13 @@ from pathlib import Path
 import urllib3
 
 from tests.servers.build import ARTEFACTS
-from tests.servers.process import Server
+from tests.servers.process import Server, ServerError
 
 _http = urllib3.PoolManager(retries=False, timeout=urllib3.Timeout(total=1))
 
 
 class S3(Server):
-    """An S3 server with one root account. Buckets are the folders below `folder`/data."""
+    """An S3 server with a root account and those of `add_account`. Buckets are folders of `folder`/data."""
 
     name = "s3"
     secret_names = ("access_key", "secret_key")
@@ -34,13 +36,45 @@ class S3(Server):
             "AWS_DEFAULT_REGION": self.region,
         }
 
+    def add_account(self) -> tuple[str, str]:
+        """Makes an account that may make no bucket and use none; returns its access key and its secret key."""
+        access_key, secret_key = secrets.token_hex(10), secrets.token_urlsafe(24)
+        done = subprocess.run(
+            [
+                *(
+                    str(ARTEFACTS[self.name].get()),
+                    "admin",
+                    f"--endpoint-url={self.url}",
+                    f"--region={self.region}",
+                ),
+                *("create-user", f"--access={access_key}", f"--secret={secret_key}", "--role=user"),
+            ],
+            env={
+                **os.environ,
+                "ADMIN_ACCESS_KEY_ID": self.secrets["access_key"],
+                "ADMIN_SECRET_ACCESS_KEY": self.secrets["secret_key"],
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise ServerError(f"s3 could not make an account: {done.stdout}{done.stderr}")
+        return access_key, secret_key
+
     def _prepare(self) -> None:
-        (self.folder / "data").mkdir()
-        (self.folder / "attributes").mkdir()
+        for name in ("data", "attributes", "accounts"):
+            (self.folder / name).mkdir()
 
     def _command(self) -> tuple[list[str], Mapping[str, str]]:
         command = [str(ARTEFACTS[self.name].get()), f"--port={self.address}", f"--region={self.region}"]
-        command += ["--quiet", "--keep-alive", "--health=/health", "posix"]
+        command += [
+            "--quiet",
+            "--keep-alive",
+            "--health=/health",
+            f"--iam-dir={self.folder / 'accounts'}",
+            "posix",
+        ]
         if not _keeps_attributes(self.folder):
             command.append(f"--sidecar={self.folder / 'attributes'}")
         command.append(str(self.folder / "data"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -18,9 +19,9 @@ from influxdb_client.rest import ApiException
 from tests.servers.fixtures import InfluxdbServer, KafkaServer, S3Server
 from tests.servers.influxdb import Influxdb
 from tests.servers.kafka import Kafka
-from tests.servers.process import Server
+from tests.servers.process import Server, wait_until
 from tests.servers.s3 import S3
-from tests.servers.toxiproxy import Toxiproxy
+from tests.servers.toxiproxy import Toxiproxy, ToxiproxyClient
 
 
 def _make_topic(client: dict[str, str], name: str) -> None:
@@ -46,6 +47,15 @@ def _consume(client: dict[str, str], topic: str, count: int) -> list[bytes]:
         return [value for message in messages if (value := message.value()) is not None]
     finally:
         consumer.close()
+
+
+def _first_error(client: dict[str, str]) -> int:
+    """The code of the first error that a client with these settings meets when it connects."""
+    errors: list[int] = []
+    properties: dict[str, Any] = {**client, "error_cb": lambda error: errors.append(error.code())}
+    admin = AdminClient(properties)
+    wait_until(lambda: admin.poll(0.1) >= 0 and errors != [], 30, lambda: "the client met no error")
+    return errors[0]
 
 
 def _write_points(server: InfluxdbServer, bucket: str, *lines: str) -> None:
@@ -115,6 +125,53 @@ def test_s3_refuses_another_secret(s3: S3Server) -> None:
     with pytest.raises(ClientError) as refused:
         stranger.list_buckets()
     assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] == 403
+
+
+@pytest.mark.servers("s3")
+def test_an_s3_account_without_rights_may_neither_write_nor_make_a_bucket(tmp_path: Path) -> None:
+    with S3(tmp_path / "s3") as s3:
+        _account(s3).client().create_bucket(Bucket="bars")
+        stranger = S3Server(s3.url, *s3.add_account(), s3.region).client()
+        with pytest.raises(ClientError, match="AccessDenied"):
+            stranger.put_object(Bucket="bars", Key="a", Body=b"a")
+        with pytest.raises(ClientError, match="AccessDenied"):
+            stranger.create_bucket(Bucket="another")
+
+
+@pytest.mark.servers("kafka")
+def test_kafka_takes_clients_by_tls_and_sasl_and_no_others(tmp_path: Path) -> None:
+    with Kafka(tmp_path / "kafka", sasl_tls=True) as kafka:
+        client = kafka.secure_client()
+        _make_topic(client, "bars")
+        _produce(client, "bars", b"a")
+        assert _consume(client, "bars", 1) == [b"a"]
+        assert _first_error({**client, "sasl.password": "another"}) == KafkaError._AUTHENTICATION
+        # The authorities of the system do not vouch for the broker's certificate.
+        assert _first_error({**client, "ssl.ca.location": "probe"}) == KafkaError._SSL
+        assert stat.S_IMODE((kafka.folder / "broker.pem").stat().st_mode) == 0o600
+        assert stat.S_IMODE((kafka.folder / "server.properties").stat().st_mode) == 0o600
+
+
+@pytest.mark.servers("kafka")
+def test_kafka_is_reached_through_a_proxy_only_while_that_lets_it(
+    toxiproxy: ToxiproxyClient, unique_name: str, tmp_path: Path
+) -> None:
+    with (
+        Kafka(tmp_path / "kafka", proxied=True) as kafka,
+        toxiproxy.create(unique_name, kafka.proxied_address, kafka.proxy_address) as proxy,
+    ):
+        client = {"bootstrap.servers": kafka.proxy_address}
+        _make_topic(client, "bars")
+        _produce(client, "bars", b"before")
+        proxy.disable()
+        producer = Producer({**client, "acks": "all"})
+        failed: list[KafkaError | None] = []
+        producer.produce("bars", b"during", on_delivery=lambda error, _: failed.append(error))
+        assert producer.flush(2) == 1  # neither delivered nor given up
+        proxy.heal()
+        assert producer.flush(30) == 0
+        assert failed == [None]
+        assert _consume(client, "bars", 2) == [b"before", b"during"]
 
 
 @pytest.mark.servers("kafka")
