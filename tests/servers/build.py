@@ -1,8 +1,8 @@
 """Fetches or builds the servers into the cache, each once a version.
 
-The cache is `.cache/servers` of the working directory, or the folder named by EGX_SERVERS_CACHE. An artefact
-is a folder `<name>-<version>` that appears by one rename when it is whole; a lock file a version makes two
-builders wait for each other; each build's output is kept in `logs/`.
+The cache is `.cache/servers` of the project, or the folder named by EGX_SERVERS_CACHE. An artefact is a
+folder `<name>-<version>` that appears by one rename when it is whole; a lock file a version makes two builders
+wait for each other; each build's output is kept in `logs/`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ class BuildError(RuntimeError):
 
 def cache_folder() -> Path:
     """The folder of built servers, build logs, running servers' data and their state file; made 0700."""
-    folder = Path(os.environ.get("EGX_SERVERS_CACHE") or ".cache/servers").absolute()
+    named = os.environ.get("EGX_SERVERS_CACHE")
+    folder = Path(named).absolute() if named else Path(__file__).parents[2] / ".cache" / "servers"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder
 

@@ -22,6 +22,7 @@ import boto3
 import pytest
 
 from tests.servers.build import ARTEFACTS
+from tests.servers.process import ServerError
 from tests.servers.running import SERVERS, running
 from tests.servers.toxiproxy import Proxy, ToxiproxyClient
 
@@ -77,7 +78,10 @@ class _Found:
     """Which servers this test run can use; looked up once."""
 
     def __init__(self) -> None:
-        self.variables = {name: server.environment for name, server in running().items()}
+        try:
+            self.variables = {name: server.environment for name, server in running().items()}
+        except ServerError as error:
+            raise pytest.UsageError(str(error)) from None
         for name, wanted in _VARIABLES.items():
             if os.environ.get(wanted[0]):
                 if unset := [variable for variable in wanted if not os.environ.get(variable)]:
@@ -87,6 +91,12 @@ class _Found:
             os.environ.get("EGX_TEST_SERVERS") == "require"
         )
         self.left_out = 0
+
+    def of(self, name: str) -> dict[str, str]:
+        """The variables that name the server; a test that asks for one that is not there fails."""
+        if name not in self.variables:
+            pytest.fail(f"needs {name}, not there: {_INCLUDE}", pytrace=False)
+        return self.variables[name]
 
     def missing_for(self, item: pytest.Item) -> set[str]:
         """The servers that the test needs and that are not there: not running, or, for its own, not built."""
@@ -115,10 +125,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     found = config.stash[_found]
     if found.required:
         return
-    left_out = [item for item in items if found.missing_for(item)]
+    left_out = {item for item in items if found.missing_for(item)}
     if left_out:
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in set(left_out)]
+        config.hook.pytest_deselected(items=[item for item in items if item in left_out])
+        items[:] = [item for item in items if item not in left_out]
     found.left_out = len(left_out)
     if hasattr(config, "workeroutput"):  # a worker of pytest-xdist: its controller prints the summary
         config.workeroutput["servers_left_out"] = len(left_out)
@@ -145,22 +155,21 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 @pytest.fixture(scope="session")
 def kafka(pytestconfig: pytest.Config) -> KafkaServer:
     """A running Kafka, shared by all tests: use `unique_name` for topics and groups."""
-    return KafkaServer(pytestconfig.stash[_found].variables["kafka"]["EGX_TEST_KAFKA"])
+    return KafkaServer(pytestconfig.stash[_found].of("kafka")["EGX_TEST_KAFKA"])
 
 
 @pytest.fixture(scope="session")
 def influxdb(pytestconfig: pytest.Config) -> InfluxdbServer:
     """A running InfluxDB, shared by all tests: use `unique_name` for buckets."""
-    url, token, org = (
-        pytestconfig.stash[_found].variables["influxdb"][name] for name in _VARIABLES["influxdb"]
-    )
+    variables = pytestconfig.stash[_found].of("influxdb")
+    url, token, org = (variables[name] for name in _VARIABLES["influxdb"])
     return InfluxdbServer(url, token, org)
 
 
 @pytest.fixture(scope="session")
 def s3(pytestconfig: pytest.Config) -> S3Server:
     """A running S3 server, shared by all tests: use `unique_name` for buckets and prefixes."""
-    variables = pytestconfig.stash[_found].variables["s3"]
+    variables = pytestconfig.stash[_found].of("s3")
     endpoint, access_key, secret_key = (variables[name] for name in _VARIABLES["s3"])
     return S3Server(endpoint, access_key, secret_key, variables.get("AWS_DEFAULT_REGION", "us-east-1"))
 
@@ -168,7 +177,7 @@ def s3(pytestconfig: pytest.Config) -> S3Server:
 @pytest.fixture(scope="session")
 def toxiproxy(pytestconfig: pytest.Config) -> ToxiproxyClient:
     """A running Toxiproxy, shared by all tests; `faulty` makes proxies and removes them after the test."""
-    return ToxiproxyClient(pytestconfig.stash[_found].variables["toxiproxy"]["EGX_TEST_TOXIPROXY"])
+    return ToxiproxyClient(pytestconfig.stash[_found].of("toxiproxy")["EGX_TEST_TOXIPROXY"])
 
 
 @pytest.fixture

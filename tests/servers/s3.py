@@ -37,23 +37,18 @@ class S3(Server):
         }
 
     def add_account(self) -> tuple[str, str]:
-        """Makes an account that may make no bucket and use none; returns its access key and its secret key."""
+        """Makes an account that may make no bucket and use none; returns its access and secret keys."""
         access_key, secret_key = secrets.token_hex(10), secrets.token_urlsafe(24)
+        program = str(ARTEFACTS[self.name].get())
+        where = [f"--endpoint-url={self.url}", f"--region={self.region}"]
+        account = [f"--access={access_key}", f"--secret={secret_key}", "--role=user"]
+        root = {
+            "ADMIN_ACCESS_KEY_ID": self.secrets["access_key"],
+            "ADMIN_SECRET_ACCESS_KEY": self.secrets["secret_key"],
+        }
         done = subprocess.run(
-            [
-                *(
-                    str(ARTEFACTS[self.name].get()),
-                    "admin",
-                    f"--endpoint-url={self.url}",
-                    f"--region={self.region}",
-                ),
-                *("create-user", f"--access={access_key}", f"--secret={secret_key}", "--role=user"),
-            ],
-            env={
-                **os.environ,
-                "ADMIN_ACCESS_KEY_ID": self.secrets["access_key"],
-                "ADMIN_SECRET_ACCESS_KEY": self.secrets["secret_key"],
-            },
+            [program, "admin", *where, "create-user", *account],
+            env={**os.environ, **root},
             capture_output=True,
             text=True,
             check=False,
@@ -67,22 +62,12 @@ class S3(Server):
             (self.folder / name).mkdir()
 
     def _command(self) -> tuple[list[str], Mapping[str, str]]:
-        command = [str(ARTEFACTS[self.name].get()), f"--port={self.address}", f"--region={self.region}"]
-        command += [
-            "--quiet",
-            "--keep-alive",
-            "--health=/health",
-            f"--iam-dir={self.folder / 'accounts'}",
-            "posix",
-        ]
-        if not _keeps_attributes(self.folder):
-            command.append(f"--sidecar={self.folder / 'attributes'}")
-        command.append(str(self.folder / "data"))
-        # Not on the command line, which every user of the machine can read.
-        return command, {
-            "ROOT_ACCESS_KEY": self.secrets["access_key"],
-            "ROOT_SECRET_KEY": self.secrets["secret_key"],
-        }
+        front = [f"--port={self.address}", f"--region={self.region}", f"--iam-dir={self.folder / 'accounts'}"]
+        front += ["--quiet", "--keep-alive", "--health=/health"]
+        back = [] if _keeps_attributes(self.folder) else [f"--sidecar={self.folder / 'attributes'}"]
+        # The credentials are not on the command line, which every user of the machine can read.
+        root = {"ROOT_ACCESS_KEY": self.secrets["access_key"], "ROOT_SECRET_KEY": self.secrets["secret_key"]}
+        return [str(ARTEFACTS[self.name].get()), *front, "posix", *back, str(self.folder / "data")], root
 
     def _healthy(self) -> bool:
         try:
