@@ -1,8 +1,8 @@
 """Fetches or builds the servers into the cache, each once a version.
 
 The cache is `.cache/servers` of the project, or the folder named by EGX_SERVERS_CACHE. An artefact is a
-folder `<name>-<version>` that appears by one rename when it is whole; a lock file a version makes two builders
-wait for each other; each build's output is kept in `logs/`.
+folder `<name>-<version>` that appears by one rename when it is whole; a lock file a version makes two
+builders wait for each other; each build's output is kept in `logs/`.
 """
 
 from __future__ import annotations
