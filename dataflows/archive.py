@@ -103,4 +103,4 @@ def store(settings: Settings) -> ObjectStore:
 
 
 def flow() -> Dataflow:
-    return process.start("archive", lambda settings: (settings.archive.group,), archive)
+    return process.start(archive=archive)

@@ -88,4 +88,4 @@ def kafka_sink(run: Run, published: Published) -> KafkaSink:
 
 
 def flow() -> Dataflow:
-    return process.start("ingest", lambda settings: (), ingest)
+    return process.start(ingest=ingest)

@@ -171,4 +171,4 @@ def influxdb(influx: InfluxDB, settings: Settings) -> Server:
 
 
 def flow() -> Dataflow:
-    return process.start("live", lambda settings: (settings.live.group,), live)
+    return process.start(live=live)
