@@ -117,10 +117,15 @@ class Server:
         """
         wanted = int(self._retain_days * 86_400)
         try:
-            buckets = self._client.buckets_api().find_buckets(name=self._bucket, org=self._org).buckets
+            org = self._client.organizations_api().find_organizations(org=self._org)[0].id
+            try:
+                buckets = self._client.buckets_api().find_buckets(name=self._bucket, org_id=org).buckets
+            except ApiException as error:
+                if error.status != 404:
+                    raise
+                buckets = []
             if not buckets:
                 rule = BucketRetentionRules(type="expire", every_seconds=wanted)
-                org = self._client.organizations_api().find_organizations(org=self._org)[0].id
                 self._client.buckets_api().create_bucket(Bucket(name=self._bucket, org_id=org, retention_rules=[rule]))
                 log.info("made bucket %s with %g days of retention", self._bucket, self._retain_days)
                 return wanted
