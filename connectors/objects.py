@@ -51,7 +51,14 @@ class Directory:
     """Objects as files: written under a temporary name, synced, renamed, so that a reader sees a whole one or none."""
 
     def __init__(self, root: Path) -> None:
+        """Makes the folder. Raises PermanentError where it may not be made or written."""
         self._root = root
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise PermanentError(f"cannot make the folder {root}: {error.strerror}: set archive.url to one that can be") from None
+        if not os.access(root, os.W_OK | os.X_OK):
+            raise PermanentError(f"may not write into {root}: give this user the permission, or set archive.url")
 
     def put(self, key: str, body: bytes) -> None:
         path = self._root / checked(key)

@@ -67,6 +67,8 @@ def ingested(bar: Bar, message: Message) -> dt.datetime:
 
 
 def object_sink(run: Run) -> ObjectSink:
+    run.check(lambda: store(run.settings))
+
     def count(lines: int) -> None:
         run.progress.archived += lines
 

@@ -20,12 +20,13 @@ from bytewax.inputs import AbortExecution, FixedPartitionedSource
 from bytewax.outputs import FixedPartitionedSink
 
 from connectors import kafka
-from connectors.errors import ConnectorError
+from connectors.errors import ConnectorError, TransientError
 from dataflows.progress import Handover, Progress, Reporter
 from dataflows.settings import EMBEDDED, Settings, SettingsError, load
 from dataflows.sources import SourceError
 
 Step = TypeVar("Step", bound=FixedPartitionedSource[Any, Any] | FixedPartitionedSink[Any, Any])
+log = logging.getLogger(__name__)
 LEGS = ("ingest", "live", "archive")
 _OURS = (ConnectorError, SettingsError, SourceError)
 
@@ -42,8 +43,15 @@ class Run:
     broker: kafka.InProcessBroker | None
     guard: Callable[[Any], Any] = lambda step: step
 
-    def path(self, path: Any) -> Any:
-        return self.settings.path(path)
+    def check(self, open_store: Callable[[], object]) -> None:
+        """Tries a store once at the start, so that wrong settings show at once and not with the first bar.
+
+        One that merely does not answer yet is left to the output, which retries.
+        """
+        try:
+            open_store()
+        except TransientError as error:
+            log.warning("%s: trying again with the first bar", error)
 
     def kafka_source(self, group: str) -> kafka.KafkaSource:
         settings = self.settings.kafka
