@@ -4,7 +4,7 @@
     python -m tests.fake_tradingview             # stands alone, and prints its address
 
 Packets are `~m~<length>~m~<text>`, several may share a frame. A connection's life: a greeting; `quote_add_symbols` is answered
-by a quote, `resolve_symbol` by symbol_resolved or symbol_error, `create_series` by series_loading, timescale_update (the bars) and
+by a quote, `resolve_symbol` by symbol_resolved or symbol_error, `create_series` by series_loading, timescale_update (bars) and
 series_completed, or by series_error; in between come heartbeats.
 
 Modes, of the server or of a symbol:
@@ -128,7 +128,7 @@ class FakeTradingView:
             self._talk, "127.0.0.1", port, process_request=self._admit, compression=None, max_size=None, logger=log
         )
         self._thread = threading.Thread(target=self._server.serve_forever, name="tradingview", daemon=True)
-        self.url = "ws://127.0.0.1:{}/socket.io/websocket".format(self._server.socket.getsockname()[1])
+        self.url = f"ws://127.0.0.1:{self._server.socket.getsockname()[1]}/socket.io/websocket"
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -282,7 +282,7 @@ class FakeSignIn:
         self.attempts = 0
 
         class Page(http.server.BaseHTTPRequestHandler):
-            def do_POST(page) -> None:  # noqa: N805 - self is the server
+            def do_POST(page) -> None:
                 form = parse_qs(page.rfile.read(int(page.headers["Content-Length"])).decode())
                 self.attempts += 1
                 good = form.get("username") == [username] and form.get("password") == [password]
@@ -294,7 +294,7 @@ class FakeSignIn:
                 page.end_headers()
                 page.wfile.write(body)
 
-            def log_message(page, *_: object) -> None:  # noqa: N805
+            def log_message(page, *_: object) -> None:
                 pass
 
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page)
