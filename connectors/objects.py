@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -80,6 +81,8 @@ class Directory:
                 f"may not write {error.filename or path}: give this user the permission, or set archive.url"
             ) from None
         except OSError as error:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)  # it may be what fills the disk
             raise TransientError(f"cannot write {path}: {error.strerror}: make space, or set archive.url") from None
 
 
