@@ -18,9 +18,7 @@ from tests.servers.running import SERVERS, recorded, running, start, state_file,
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        "python -m tests.servers", description="Real servers on loopback, without Docker."
-    )
+    parser = argparse.ArgumentParser("python -m tests.servers", description="Real servers on loopback, without Docker.")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, purpose in (
         ("start", "build what is missing, start the servers and wait until they are healthy"),
@@ -30,9 +28,7 @@ def main(arguments: list[str]) -> int:
     ):
         command = commands.add_parser(name, help=purpose, description=purpose)
         if name in ("start", "stop"):
-            command.add_argument(
-                "servers", nargs="*", metavar="NAME", help=f"of {', '.join(SERVERS)}; all if none"
-            )
+            command.add_argument("servers", nargs="*", metavar="NAME", help=f"of {', '.join(SERVERS)}; all if none")
         if name == "stop":
             command.add_argument("--keep", action="store_true", help="leave the data where they are")
     given = parser.parse_args(arguments)
@@ -62,11 +58,7 @@ def main(arguments: list[str]) -> int:
 def _status() -> int:
     alive = running()
     for name, server in recorded().items():
-        where = (
-            f"127.0.0.1:{server.ports['main']}  pid {server.pid}"
-            if name in alive
-            else "ended without being stopped"
-        )
+        where = f"127.0.0.1:{server.ports['main']}  pid {server.pid}" if name in alive else "ended without being stopped"
         print(f"{name:10} {where}  {server.folder}")
     if not alive:
         print(f"no server runs ({state_file()})")

@@ -109,9 +109,7 @@ _found = pytest.StashKey[_Found]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line(
-        "markers", "servers(*names): needs real servers; names are those that the test starts itself"
-    )
+    config.addinivalue_line("markers", "servers(*names): needs real servers; names are those that the test starts itself")
     config.stash[_found] = _Found()
 
 
@@ -184,9 +182,7 @@ def toxiproxy(pytestconfig: pytest.Config) -> ToxiproxyClient:
 def faulty(toxiproxy: ToxiproxyClient) -> Iterator[Callable[[str], Proxy]]:
     """Makes a proxy to `host:port` through which faults can be injected; it is removed after the test."""
     with ExitStack() as proxies:
-        yield lambda upstream: proxies.enter_context(
-            toxiproxy.create(f"test-{uuid.uuid4().hex[:12]}", upstream)
-        )
+        yield lambda upstream: proxies.enter_context(toxiproxy.create(f"test-{uuid.uuid4().hex[:12]}", upstream))
 
 
 @pytest.fixture

@@ -185,9 +185,7 @@ class Server(ABC):
                 raise ServerError(f"{self.name} ended while it started.\n{self._log_end()}")
             return self._healthy()
 
-        wait_until(
-            healthy, seconds, lambda: f"{self.name} was not healthy after {seconds:g} s.\n{self._log_end()}"
-        )
+        wait_until(healthy, seconds, lambda: f"{self.name} was not healthy after {seconds:g} s.\n{self._log_end()}")
         if not self._set_up:
             self._after_first_start()
             self._set_up = True
@@ -243,9 +241,7 @@ class Server(ABC):
     def __enter__(self) -> Self:
         return self.start()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.stop()
 
     def _wait_gone(self) -> None:

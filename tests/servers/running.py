@@ -32,9 +32,7 @@ def recorded() -> dict[str, Running]:
     except FileNotFoundError:
         return {}
     except msgspec.DecodeError as error:
-        raise ServerError(
-            f"{state_file()} cannot be read: {error}. Stop its servers by their ids and remove it."
-        ) from None
+        raise ServerError(f"{state_file()} cannot be read: {error}. Stop its servers by their ids and remove it.") from None
 
 
 def running() -> dict[str, Running]:

@@ -86,9 +86,7 @@ def test_a_build_that_was_interrupted_is_made_anew() -> None:
 
 
 def test_a_missing_tool_is_named_with_what_to_install() -> None:
-    artefact = _artefact(
-        lambda _step, _version: None, egx_no_such_compiler="a compiler (egx_no_such_compiler)"
-    )
+    artefact = _artefact(lambda _step, _version: None, egx_no_such_compiler="a compiler (egx_no_such_compiler)")
     with pytest.raises(BuildError, match=r"install a compiler \(egx_no_such_compiler\)"):
         artefact.get()
     assert not artefact.built

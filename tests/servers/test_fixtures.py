@@ -52,16 +52,12 @@ def pytest_run(tmp_path: Path) -> Run:
 
 
 @pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=["one process", "xdist"])
-def test_without_servers_the_rest_runs_and_one_line_says_what_was_left_out(
-    pytest_run: Run, workers: tuple[str, ...]
-) -> None:
+def test_without_servers_the_rest_runs_and_one_line_says_what_was_left_out(pytest_run: Run, workers: tuple[str, ...]) -> None:
     code, output = pytest_run(*workers)
     assert code == 0
     assert re.search(r"^=+ 1 passed.* =+$", output, re.MULTILINE)
     said = [line for line in output.splitlines() if line.startswith("Left out")]
-    assert said == [
-        "Left out 2 tests that need real servers: `just servers` (python -m tests.servers start) starts them."
-    ]
+    assert said == ["Left out 2 tests that need real servers: `just servers` (python -m tests.servers start) starts them."]
 
 
 def test_tests_that_were_not_asked_for_are_not_said_to_be_left_out(pytest_run: Run) -> None:

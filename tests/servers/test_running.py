@@ -153,9 +153,7 @@ def test_keep_leaves_the_data() -> None:
 
 
 def test_a_name_that_is_no_server_is_refused_with_those_that_are() -> None:
-    assert "no server is called redis; there are kafka, influxdb, s3, toxiproxy" in _run(
-        "start", "redis", expected=2
-    )
+    assert "no server is called redis; there are kafka, influxdb, s3, toxiproxy" in _run("start", "redis", expected=2)
 
 
 def _as_json(server: Running) -> dict[str, object]:

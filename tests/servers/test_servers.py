@@ -222,9 +222,7 @@ def test_a_stopped_server_leaves_no_process_and_no_open_port(kind: type[Server],
 
 @pytest.mark.servers("influxdb", "s3")
 @pytest.mark.parametrize("kind", [Influxdb, S3])
-def test_credentials_differ_from_server_to_server_and_are_in_no_open_file(
-    kind: type[Server], tmp_path: Path
-) -> None:
+def test_credentials_differ_from_server_to_server_and_are_in_no_open_file(kind: type[Server], tmp_path: Path) -> None:
     with kind(tmp_path / "one") as one, kind(tmp_path / "two") as two:
         assert set(one.secrets.values()).isdisjoint(two.secrets.values())
         assert all(len(secret) >= 32 for secret in one.secrets.values())

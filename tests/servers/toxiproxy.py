@@ -34,9 +34,7 @@ class Toxiproxy(Server):
         pass
 
     def _command(self) -> tuple[list[str], Mapping[str, str]]:
-        return [str(ARTEFACTS[self.name].get()), f"-host={HOST}", f"-port={self.ports['main']}"], {
-            "LOG_LEVEL": "warn"
-        }
+        return [str(ARTEFACTS[self.name].get()), f"-host={HOST}", f"-port={self.ports['main']}"], {"LOG_LEVEL": "warn"}
 
     def _healthy(self) -> bool:
         try:
@@ -54,9 +52,7 @@ class ToxiproxyClient:
     def create(self, name: str, upstream: str, listen: str | None = None) -> Proxy:
         """Makes a proxy to the address `upstream` (host:port), on a free port unless `listen` is given."""
         listen = listen or f"{HOST}:{free_port()}"
-        self._call(
-            "POST", "/proxies", {"name": name, "listen": listen, "upstream": upstream, "enabled": True}
-        )
+        self._call("POST", "/proxies", {"name": name, "listen": listen, "upstream": upstream, "enabled": True})
         return Proxy(self, name, listen)
 
     def _call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
@@ -77,9 +73,7 @@ class Proxy:
     name: str
     address: str
 
-    def latency(
-        self, milliseconds: int, jitter_milliseconds: int = 0, direction: Direction = "downstream"
-    ) -> None:
+    def latency(self, milliseconds: int, jitter_milliseconds: int = 0, direction: Direction = "downstream") -> None:
         """Delays everything by `milliseconds`, give or take `jitter_milliseconds`."""
         self._add("latency", direction, latency=milliseconds, jitter=jitter_milliseconds)
 
@@ -127,7 +121,5 @@ class Proxy:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.delete()
