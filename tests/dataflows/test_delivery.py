@@ -269,7 +269,8 @@ def test_the_live_store_holds_the_last_version_wherever_it_was_killed(
         path = Path(folder) / "live.sqlite"
         for steps, _ in [*lives, (to_the_end(topic, 5, 3), False)]:
             sink = SqliteSink(path, TABLE).build_part("", "0", None)
-            drive(read, lambda chunk: sink.write_batch([to_rows(decode(chunk, "live", NOW))]), sink.snapshot, steps)
+            write = sink.write_batch
+            drive(read, lambda chunk, write=write: write([to_rows(decode(chunk, "live", NOW))]), sink.snapshot, steps)
         check_live(topic, path)
     assert read.finished()
 
