@@ -175,6 +175,19 @@ def _metadata(client: Client, asked: AdminClient | Consumer, errors: list[KafkaE
                 raise failure from None
 
 
+def end_offsets(client: Client, topic: str, timeout: float = CONNECT_SECONDS) -> dict[int, int]:
+    """Where a topic ends now: partition -> the offset of the next message. Raises as `ensure_topics` does."""
+    errors: list[KafkaError] = []
+    consumer = Consumer({**client, "group.id": "not-used", "error_cb": errors.append, "log_level": 0})
+    try:
+        partitions = consumer.list_topics(topic, timeout=timeout).topics[topic].partitions
+        return {p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=timeout)[1] for p in partitions}
+    except KafkaException as error:
+        raise _connect_error(client, error.args[0], errors) from None
+    finally:
+        consumer.close()
+
+
 def _connect_error(client: Client, error: KafkaError, others: Sequence[KafkaError]) -> Exception:
     where = client["bootstrap.servers"]
     for other in (error, *others):
@@ -202,6 +215,7 @@ class _ReaderPartition(StatefulSourcePartition[tuple[str, Chunk], None]):
                 "enable.auto.commit": False,
                 "enable.auto.offset.store": False,
                 "auto.offset.reset": "error",
+                "enable.partition.eof": True,
                 "error_cb": self._errors.append,
                 "log_level": 2,
             }
@@ -215,7 +229,7 @@ class _ReaderPartition(StatefulSourcePartition[tuple[str, Chunk], None]):
         except KafkaException as error:
             raise _connect_error(source.client, error.args[0], self._errors) from None
         self._next = {t.partition: t.offset for t in committed if t.offset >= 0}
-        """Partition -> the offset after the last message given to the flow."""
+        """Partition -> where reading goes on: all before was given to the flow."""
         self._committed = dict(self._next)
         self._done: dict[int, int] | None = None
         """What `_next` was at the end of the epoch that has ended and is not committed yet."""
@@ -247,12 +261,14 @@ class _ReaderPartition(StatefulSourcePartition[tuple[str, Chunk], None]):
         for partition, run in groupby(messages, methodcaller("partition")):
             good = []
             for message in run:
-                if (error := message.error()) is not None:
-                    self._raise_for(error, partition, message.offset())
-                else:
+                if (error := message.error()) is None:
                     good.append(message)
+                    self._next[partition] = (message.offset() or 0) + 1
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    self._next[partition] = message.offset() or 0  # past what is no message, such as a transaction's mark
+                else:
+                    self._raise_for(error, partition, message.offset())
             if good:
-                self._next[partition] = (good[-1].offset() or 0) + 1
                 chunks.append((self._key, Chunk(self._source.topic, partition, good)))
         if chunks:
             self._down_since = None
