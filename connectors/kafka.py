@@ -23,6 +23,7 @@ from confluent_kafka import (
     TopicPartition,
 )
 from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._metadata import ClusterMetadata
 from confluent_kafka.cimpl import NewTopic
 from typing_extensions import override
 
@@ -88,7 +89,7 @@ class InProcessBroker:
             {
                 "bootstrap.servers": "in-process",
                 "test.mock.num.brokers": 1,
-                "log_level": 3,
+                "log_level": 2,
                 "allow.auto.create.topics": True,
             }
         )
@@ -126,10 +127,7 @@ def ensure_topics(client: Client, topics: Iterable[Topic], timeout: float = CONN
     :raises TransientError: no broker answers within `timeout` seconds.
     """
     admin, errors = _admin(client)
-    try:
-        there = admin.list_topics(timeout=timeout).topics
-    except KafkaException as error:
-        raise _connect_error(client, error.args[0], errors) from None
+    there = _metadata(client, admin, errors, timeout).topics
     wanted = [topic for topic in topics if topic.name not in there]
     if not wanted:
         return
@@ -161,10 +159,33 @@ def ensure_topics(client: Client, topics: Iterable[Topic], timeout: float = CONN
 def cluster_id(client: Client, timeout: float = CONNECT_SECONDS) -> str:
     """The id of the cluster behind the bootstrap servers. Raises TransientError and PermanentError as `ensure_topics` does."""
     admin, errors = _admin(client)
+    return str(_metadata(client, admin, errors, timeout).cluster_id)
+
+
+def _metadata(client: Client, asked: AdminClient | Consumer, errors: list[KafkaError], timeout: float) -> ClusterMetadata:
+    """The cluster's metadata; that we are not let in shows at once, that nobody answers after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            return asked.list_topics(timeout=min(1.0, timeout))
+        except KafkaException as error:
+            asked.poll(0)  # brings the reasons
+            failure = _connect_error(client, error.args[0], errors)
+            if isinstance(failure, PermanentError) or time.monotonic() > deadline:
+                raise failure from None
+
+
+def end_offsets(client: Client, topic: str, timeout: float = CONNECT_SECONDS) -> dict[int, int]:
+    """Where a topic ends now: partition -> the offset of the next message. Raises as `ensure_topics` does."""
+    errors: list[KafkaError] = []
+    consumer = Consumer({**client, "group.id": "not-used", "error_cb": errors.append, "log_level": 0})
     try:
-        return str(admin.list_topics(timeout=timeout).cluster_id)
+        partitions = consumer.list_topics(topic, timeout=timeout).topics[topic].partitions
+        return {p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=timeout)[1] for p in partitions}
     except KafkaException as error:
         raise _connect_error(client, error.args[0], errors) from None
+    finally:
+        consumer.close()
 
 
 def _connect_error(client: Client, error: KafkaError, others: Sequence[KafkaError]) -> Exception:
@@ -194,20 +215,21 @@ class _ReaderPartition(StatefulSourcePartition[tuple[str, Chunk], None]):
                 "enable.auto.commit": False,
                 "enable.auto.offset.store": False,
                 "auto.offset.reset": "error",
+                "enable.partition.eof": True,
                 "error_cb": self._errors.append,
-                "log_level": 3,
+                "log_level": 2,
             }
         )
         try:
-            there = self._consumer.list_topics(source.topic, timeout=CONNECT_SECONDS).topics[source.topic]
-            if there.error is not None:
-                raise KafkaException(there.error)
+            there = _metadata(source.client, self._consumer, self._errors, CONNECT_SECONDS).topics.get(source.topic)
+            if there is None:
+                raise PermanentError(f"there is no Kafka topic {source.topic}: make it, or set kafka.topic")
             mine = [TopicPartition(source.topic, p) for p in there.partitions if p % source.readers == int(key)]
             committed = self._consumer.committed(mine, timeout=CONNECT_SECONDS)
         except KafkaException as error:
             raise _connect_error(source.client, error.args[0], self._errors) from None
         self._next = {t.partition: t.offset for t in committed if t.offset >= 0}
-        """Partition -> the offset after the last message given to the flow."""
+        """Partition -> where reading goes on: all before was given to the flow."""
         self._committed = dict(self._next)
         self._done: dict[int, int] | None = None
         """What `_next` was at the end of the epoch that has ended and is not committed yet."""
@@ -239,12 +261,14 @@ class _ReaderPartition(StatefulSourcePartition[tuple[str, Chunk], None]):
         for partition, run in groupby(messages, methodcaller("partition")):
             good = []
             for message in run:
-                if (error := message.error()) is not None:
-                    self._raise_for(error, partition, message.offset())
-                else:
+                if (error := message.error()) is None:
                     good.append(message)
+                    self._next[partition] = (message.offset() or 0) + 1
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    self._next[partition] = message.offset() or 0  # past what is no message, such as a transaction's mark
+                else:
+                    self._raise_for(error, partition, message.offset())
             if good:
-                self._next[partition] = (good[-1].offset() or 0) + 1
                 chunks.append((self._key, Chunk(self._source.topic, partition, good)))
         if chunks:
             self._down_since = None
@@ -453,7 +477,7 @@ class Writer:
                 "enable.idempotence": True,
                 "message.timeout.ms": int(retry_seconds * 1000),
                 "on_delivery": self._on_delivery,
-                "log_level": 3,
+                "log_level": 2,
             }
         )
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from typing_extensions import override
@@ -47,6 +49,10 @@ def checked(key: str) -> str:
     return key
 
 
+# Somebody may make space, close files, bring the disk back.
+_PASSING: Final = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN}
+
+
 class Directory:
     """Objects as files: written under a temporary name, synced, renamed, so that a reader sees a whole one or none."""
 
@@ -75,12 +81,13 @@ class Directory:
                 os.fsync(folder)
             finally:
                 os.close(folder)
-        except PermissionError as error:
-            raise PermanentError(
-                f"may not write {error.filename or path}: give this user the permission, or set archive.url"
-            ) from None
         except OSError as error:
-            raise TransientError(f"cannot write {path}: {error.strerror}: make space, or set archive.url") from None
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)  # it may be what fills the disk
+            text = f"cannot write {error.filename or path}: {error.strerror}"
+            if error.errno in _PASSING:
+                raise TransientError(f"{text}: make space, or set archive.url") from None
+            raise PermanentError(f"{text}: give this user the permission, or set archive.url") from None
 
 
 class _Block:
@@ -177,4 +184,5 @@ class ObjectSink(FixedPartitionedSink[Sequence[Piece], None]):
 
     @override
     def build_part(self, step_id: str, for_part: str, resume_state: None) -> _ObjectsPartition:
-        return _ObjectsPartition(self._store(), self._parallel, Retry(self._retry_seconds, self._stop), self._on_written)
+        retry = Retry(self._retry_seconds, self._stop)
+        return _ObjectsPartition(retry(self._store), self._parallel, retry, self._on_written)

@@ -20,17 +20,17 @@ _END = object()
 
 
 class _PollPartition(StatefulSourcePartition[tuple[str, Sequence[X]], None], Generic[X]):
-    def __init__(self, poll: Poll[X], capacity: int, ready: Callable[[], bool], idle: timedelta, stop: threading.Event) -> None:
-        self._batches: queue.Queue[object] = queue.Queue(capacity)
-        self._ready, self._idle, self._stop = ready, idle, stop
+    def __init__(self, source: PollingSource[X]) -> None:
+        self._source = source
+        self._batches: queue.Queue[object] = queue.Queue(source.capacity)
         self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(poll,), name="poll", daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(source.poll,), name="poll", daemon=True)
         self._thread.start()
 
     def _run(self, poll: Poll[X]) -> None:
         end: object = _END
         try:
-            for batch in poll(self._stop):
+            for batch in poll(self._source.stop):
                 if batch and not self._put(batch):
                     return
         except BaseException as error:  # handed to the flow, which raises it
@@ -48,23 +48,25 @@ class _PollPartition(StatefulSourcePartition[tuple[str, Sequence[X]], None], Gen
 
     @override
     def next_batch(self) -> list[tuple[str, Sequence[X]]]:
-        if self._stop.is_set():
-            raise StopIteration
-        if not self._ready():
+        source = self._source
+        if not source.stop.is_set() and not source.ready():
             return []
         try:
-            batch = self._batches.get_nowait()
+            batch = _END if source.stop.is_set() else self._batches.get_nowait()
         except queue.Empty:
             return []
         if batch is _END:
+            source.on_end()
             raise StopIteration
         if isinstance(batch, BaseException):
             raise batch
-        return [("0", batch)]  # type: ignore[list-item]  # all else in the queue is a batch
+        source.on_batch(batch)  # type: ignore[arg-type]  # all else in the queue is a batch
+        return [("0", batch)]  # type: ignore[list-item]
 
     @override
     def next_awake(self) -> datetime | None:
-        return None if self._ready() and not self._batches.empty() else datetime.now(UTC) + self._idle
+        source = self._source
+        return None if source.ready() and not self._batches.empty() else datetime.now(UTC) + source.idle
 
     @override
     def snapshot(self) -> None:
@@ -88,6 +90,8 @@ class PollingSource(FixedPartitionedSource[tuple[str, Sequence[X]], None], Gener
         *,
         stop: threading.Event,
         ready: Callable[[], bool] = lambda: True,
+        on_batch: Callable[[Sequence[X]], None] = lambda batch: None,
+        on_end: Callable[[], None] = lambda: None,
         capacity: int = 8,
         idle: timedelta = timedelta(milliseconds=20),
     ) -> None:
@@ -95,10 +99,13 @@ class PollingSource(FixedPartitionedSource[tuple[str, Sequence[X]], None], Gener
         :arg poll: the generator function, see `Poll`.
         :arg stop: when set, the source ends.
         :arg ready: false holds batches back (the flow goes on around it).
+        :arg on_batch: called with each batch that goes into the flow, before it does.
+        :arg on_end: called when no more will: the poll has ended, or `stop` is set (what then waits is dropped).
         :arg capacity: batches that may wait for the flow.
         :arg idle: how long to wait when there is none.
         """
-        self._poll, self._capacity, self._ready, self._idle, self._stop = poll, capacity, ready, idle, stop
+        self.poll, self.stop, self.ready, self.capacity, self.idle = poll, stop, ready, capacity, idle
+        self.on_batch, self.on_end = on_batch, on_end
 
     @override
     def list_parts(self) -> list[str]:
@@ -106,4 +113,4 @@ class PollingSource(FixedPartitionedSource[tuple[str, Sequence[X]], None], Gener
 
     @override
     def build_part(self, step_id: str, for_part: str, resume_state: None) -> _PollPartition[X]:
-        return _PollPartition(self._poll, self._capacity, self._ready, self._idle, self._stop)
+        return _PollPartition(self)

@@ -68,7 +68,7 @@ class Bucket:
             if value
         }
         try:
-            self._client: S3Client = boto3.client(
+            self._client: S3Client = boto3.Session().client(
                 "s3",
                 endpoint_url=endpoint_url,
                 region_name=region,

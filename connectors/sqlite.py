@@ -35,14 +35,15 @@ class Table(NamedTuple):
         return f'INSERT INTO "{self.name}" VALUES ({marks}) ON CONFLICT ({key}) DO UPDATE SET {values}'  # noqa: S608 - names of ours
 
 
-def connect(path: Path) -> sqlite3.Connection:
+def connect(path: Path, *, check_same_thread: bool = True) -> sqlite3.Connection:
     """A connection that others can read beside (write-ahead log) and whose commits survive a power cut.
 
+    :arg check_same_thread: false where several threads use it, one at a time.
     :raises PermanentError: the file cannot be made, written or read as a database.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(path, timeout=30)
+        connection = sqlite3.connect(path, timeout=30, check_same_thread=check_same_thread)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         return connection
@@ -50,11 +51,18 @@ def connect(path: Path) -> sqlite3.Connection:
         raise PermanentError(f"cannot write the SQLite file {path} ({error}): check the path and its permissions") from None
 
 
+def _cannot_write(path: Path, error: sqlite3.Error) -> PermanentError:
+    return PermanentError(f"cannot write {path}: {error}: check disk space, permissions and who locks it")
+
+
 class _TablePartition(StatefulSinkPartition[Sequence[Row], None]):
     def __init__(self, path: Path, table: Table, on_written: Callable[[int], None]) -> None:
         self._path, self._on_written = path, on_written
         self._connection = connect(path)
-        self._connection.execute(table.create())
+        try:
+            self._connection.execute(table.create())
+        except sqlite3.Error as error:
+            raise _cannot_write(path, error) from None
         self._upsert = table.upsert()
 
     @override
@@ -64,7 +72,7 @@ class _TablePartition(StatefulSinkPartition[Sequence[Row], None]):
                 for rows in values:
                     self._connection.executemany(self._upsert, rows)
         except sqlite3.Error as error:
-            raise PermanentError(f"cannot write {self._path}: {error}: check disk space, permissions and who locks it") from None
+            raise _cannot_write(self._path, error) from None
         self._on_written(sum(map(len, values)))
 
     @override

@@ -16,10 +16,12 @@ from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
 from connectors.objects import Directory, ObjectSink, ObjectStore, Piece
 from connectors.s3 import Bucket
 from dataflows import process
-from dataflows.bar import Bar, canonical
+from dataflows.bar import EARLIEST, Bar, canonical
 from dataflows.messages import Decoded, dead_letters, decode
 from dataflows.process import Run
 from dataflows.settings import Settings
+
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
 def archive(flow: Dataflow, run: Run) -> None:
@@ -57,13 +59,15 @@ def to_pieces(block_messages: int) -> Callable[[Decoded], list[Piece]]:
 
 
 def ingested(bar: Bar, message: Message) -> dt.datetime:
-    """When the bar was published: as it says itself, else as Kafka says."""
+    """When the bar was published: as it says itself, else as Kafka says, whose time a producer may have set to anything."""
     if bar.ingestion_timestamp is not None:
         return bar.ingestion_timestamp
     kind, milliseconds = message.timestamp()
-    if kind == TIMESTAMP_NOT_AVAILABLE:
+    try:
+        time = _EPOCH + dt.timedelta(milliseconds=milliseconds)
+    except OverflowError:
         return bar.datetime
-    return dt.datetime.fromtimestamp(milliseconds / 1000, dt.UTC)
+    return bar.datetime if kind == TIMESTAMP_NOT_AVAILABLE or time < EARLIEST else time
 
 
 def object_sink(run: Run) -> ObjectSink:

@@ -5,8 +5,7 @@ python -m bytewax.run dataflows.ingest
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import bytewax.operators as op
 from bytewax.dataflow import Dataflow
@@ -44,13 +43,12 @@ def to_records(bars: Sequence[Bar]) -> list[Record]:
 def source(run: Run) -> PollingSource[Bar]:
     poll, run.progress.source = sources.build(run.settings)
 
-    def counted(stop: threading.Event) -> Iterator[Sequence[Bar]]:
-        for batch in poll(stop):
-            run.progress.polled += len(batch)
-            yield batch
-        run.handover.exhausted()
+    def count(batch: Sequence[Bar]) -> None:
+        run.progress.polled += len(batch)
 
-    polling: PollingSource[Bar] = run.guard(PollingSource(counted, stop=run.stop, ready=run.handover.ready))
+    polling: PollingSource[Bar] = run.guard(
+        PollingSource(poll, stop=run.stop, ready=run.handover.ready, on_batch=count, on_end=run.handover.source_ended)
+    )
     return polling
 
 

@@ -20,7 +20,7 @@ from bytewax.inputs import AbortExecution, FixedPartitionedSource
 from bytewax.outputs import FixedPartitionedSink
 
 from connectors import kafka
-from connectors.errors import ConnectorError, TransientError
+from connectors.errors import ConnectorError, Stopped, TransientError
 from dataflows.progress import Handover, Progress, Reporter
 from dataflows.settings import EMBEDDED, Settings, SettingsError, load
 from dataflows.sources import SourceError
@@ -59,7 +59,8 @@ class Run:
             self.client,
             settings.topic,
             group,
-            stop=self.stop,
+            # What the in-process broker holds ends with this process: it is read to its end first, see `Handover.end`.
+            stop=self.stop if self.broker is None else threading.Event(),
             until=self.handover.end,
             reader=self.handover,
             readers=settings.readers,
@@ -133,7 +134,8 @@ def open_run(settings: Settings, legs: tuple[str, ...], stop: threading.Event) -
             ],
         )
     progress = Progress(legs)
-    return Run(settings, stop, progress, Handover(progress, groups, bounded=broker is not None), client, broker)
+    ends = kafka.end_offsets(client, settings.kafka.topic) if set(legs) == set(LEGS) else {}
+    return Run(settings, stop, progress, Handover(progress, groups, bounded=broker is not None, ends=ends), client, broker)
 
 
 def start(**legs: Callable[[Dataflow, Run], None]) -> Dataflow:
@@ -199,14 +201,17 @@ def _failing(call: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def fail(error: Exception) -> NoReturn:
-    """Ends the process with status 1: one line for what we foresaw, the traceback for a defect."""
+    """Ends the process with status 1: one line for what we foresaw, the traceback for a defect.
+
+    With status 0 where it was asked to end: what was not finished is not committed.
+    """
     if isinstance(error, _OURS):
         print(f"\negx: {error}", file=sys.stderr)
     else:
         traceback.print_exception(error)
         print(f"egx: this is a defect, please report it: {error!r}", file=sys.stderr)
     sys.stderr.flush()
-    os._exit(1)
+    os._exit(0 if isinstance(error, Stopped) else 1)
 
 
 def now() -> dt.datetime:

@@ -98,56 +98,65 @@ class Reporter:
 class Handover:
     """What ingest has written and how far the readers of the same process are; one process holds all three legs.
 
-    Ends the readers once a source that ends has been read to its end; with the in-process broker, which forgets what it
-    cannot hold, it also makes the source wait for the readers. A `connectors.kafka.Reader`.
+    Ends the readers once the source has ended and they have read what came of it; with the in-process broker, which forgets
+    what it cannot hold, it also makes the source wait for the readers. A `connectors.kafka.Reader`. Its callers may be
+    different threads.
     """
 
     UNREAD = 8_000  # messages of a partition; the in-process broker holds about 5 MB of it, 20,000 bars uncompressed
 
-    def __init__(self, progress: Progress, groups: tuple[str, ...], *, bounded: bool) -> None:
+    def __init__(self, progress: Progress, groups: tuple[str, ...], *, bounded: bool, ends: Mapping[int, int] = {}) -> None:
         """
         :arg groups: the readers of this process.
         :arg bounded: whether the broker forgets what is not read soon.
+        :arg ends: where the topic ends at the start; the readers read at least up to there.
         """
+        self._lock = threading.Lock()
         self._progress, self._groups, self._bounded = progress, groups, bounded
         self.on_committed: Callable[[], None] = lambda: None
-        self._exhausted = False
-        self._written: dict[int, int] = {}
+        self._source_ended = False
+        self._written = dict(ends)
         self._read: dict[str, dict[int, int]] = {group: {} for group in groups}
         self._committed: dict[str, dict[int, int]] = {group: {} for group in groups}
 
-    def exhausted(self) -> None:
-        """The source has no more."""
-        self._exhausted = True
+    def source_ended(self) -> None:
+        """The source hands out no more: what it has handed out is counted in `Progress.polled`."""
+        self._source_ended = True
 
     def written(self, ends: Mapping[int, int]) -> None:
-        self._written.update(ends)
+        with self._lock:
+            self._written.update(ends)
 
     def read(self, group: str, positions: Mapping[int, int], lag: int) -> None:
-        self._read.setdefault(group, {}).update(positions)
-        self._progress.lag[group] = lag
+        with self._lock:
+            self._read.setdefault(group, {}).update(positions)
+            self._progress.lag[group] = lag
 
     def committed(self, group: str, offsets: Mapping[int, int]) -> None:
-        self._committed.setdefault(group, {}).update(offsets)
+        with self._lock:
+            self._committed.setdefault(group, {}).update(offsets)
         self.on_committed()
 
     def ready(self) -> bool:
         """Whether the source may go on."""
-        return not self._bounded or all(
-            end - min(self._read[group].get(partition, 0) for group in self._groups) < self.UNREAD
-            for partition, end in self._written.items()
-        )
+        with self._lock:
+            return not self._bounded or all(
+                end - min(self._read[group].get(partition, 0) for group in self._groups) < self.UNREAD
+                for partition, end in self._written.items()
+            )
 
     def end(self) -> dict[int, int] | None:
         """Where the readers end: partition -> offset, None while more may come."""
         progress = self._progress
-        if self._exhausted and progress.polled == progress.unchanged + progress.published:
-            return dict(self._written)
+        if self._source_ended and progress.polled == progress.unchanged + progress.published:
+            with self._lock:
+                return dict(self._written)
         return None
 
     def durable(self, ends: Mapping[int, int]) -> bool:
         """Whether what was written up to `ends` survives this process: on a real broker at once, on the in-process one
         when every group has committed it."""
-        return not self._bounded or all(
-            self._committed[group].get(partition, 0) >= end for group in self._groups for partition, end in ends.items()
-        )
+        with self._lock:
+            return not self._bounded or all(
+                self._committed[group].get(partition, 0) >= end for group in self._groups for partition, end in ends.items()
+            )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2b
@@ -21,7 +22,7 @@ class Published:
     """The memory of ingest, in a SQLite file.
 
     A bar is noted there only when it is durable in Kafka: after a crash a bar may be published again (as a newer version
-    with the same values), never left out.
+    with the same values), never left out. Its callers may be different threads.
     """
 
     def __init__(self, path: Path, target: str, durable: Callable[[Mapping[int, int]], bool]) -> None:
@@ -30,7 +31,8 @@ class Published:
         :arg durable: whether what was written up to partition -> offset survives this process.
         """
         self._target, self._durable = target, durable
-        self._connection = connect(path)
+        self._lock = threading.RLock()
+        self._connection = connect(path, check_same_thread=False)
         self._connection.execute(
             "CREATE TABLE IF NOT EXISTS published (target TEXT, bar BLOB, version BLOB, PRIMARY KEY (target, bar)) WITHOUT ROWID"
         )
@@ -53,13 +55,14 @@ class Published:
         Not those that a source gives as unfinished after it gave them as final: it has gone back, as a replay does.
         """
         new = []
-        for bar in bars:
-            identity, version = _identity(bar), _version(bar)
-            known = self._pending.get(identity) or self._noted(identity)
-            if known is None or (known != version and not (_final(known) and not _final(version))):
-                self._pending[identity] = version
-                self._writing.append((identity, version))
-                new.append(bar)
+        with self._lock:
+            for bar in bars:
+                identity, version = _identity(bar), _version(bar)
+                known = self._pending.get(identity) or self._noted(identity)
+                if known is None or (known != version and not (_final(known) and not _final(version))):
+                    self._pending[identity] = version
+                    self._writing.append((identity, version))
+                    new.append(bar)
         return new
 
     def _noted(self, identity: bytes) -> bytes | None:
@@ -78,11 +81,16 @@ class Published:
 
     def written(self, count: int, ends: Mapping[int, int]) -> None:
         """The next `count` bars that `changed` gave are in Kafka, up to partition -> offset."""
-        self._written.append((dict(ends), [self._writing.popleft() for _ in range(count)]))
-        self.note()
+        with self._lock:
+            self._written.append((dict(ends), [self._writing.popleft() for _ in range(count)]))
+            self.note()
 
     def note(self) -> None:
         """Notes what has become durable."""
+        with self._lock:
+            self._note()
+
+    def _note(self) -> None:
         noted: list[tuple[bytes, bytes]] = []
         while self._written and self._durable(self._written[0][0]):
             noted += self._written.popleft()[1]

@@ -1,3 +1,13 @@
 """What all tests share."""
 
+import os
+
+from hypothesis import HealthCheck, settings
+
 pytest_plugins = ["tests.servers.fixtures"]
+
+# Properties: a few seconds each by default; EGX_HYPOTHESIS_PROFILE=long looks 30 times further.
+_SLOW = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+settings.register_profile("default", deadline=None, suppress_health_check=_SLOW)
+settings.register_profile("long", max_examples=3_000, deadline=None, suppress_health_check=_SLOW)
+settings.load_profile(os.environ.get("EGX_HYPOTHESIS_PROFILE", "default"))

@@ -117,7 +117,7 @@ class Traffic:
             }
         )
         self._random, self._per_second = random.Random(f"traffic/{seed}"), per_second
-        self._start = dt.datetime.now(dt.UTC).replace(second=0, microsecond=0) - dt.timedelta(days=3)
+        self._start = dt.datetime.now(dt.UTC).replace(second=0, microsecond=0) - dt.timedelta(days=25)
         self._stamp = dt.datetime.now(dt.UTC)
         self._stopping = threading.Event()
         self._failed: list[str] = []
