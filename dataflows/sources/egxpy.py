@@ -103,7 +103,7 @@ class TradingView:
         waiting: dict[Future[list[list[float | None]]], str] = {
             self._threads.submit(self.ask, symbol, interval, count): symbol for symbol in due
         }
-        answered = 0
+        answered = mute = 0
         unreachable: list[tuple[str, NoBars]] = []
         while waiting and not self._stop.is_set():
             done, _ = wait(waiting, timeout=0.1, return_when=FIRST_COMPLETED)
@@ -115,16 +115,19 @@ class TradingView:
                     if error.kind == "unreachable":
                         unreachable.append((symbol, error))
                     else:
+                        mute += error.passing
                         self._failed(symbol, error, now)
                 except Died:
                     return  # asked to stop
                 else:
                     answered += 1
                     yield self.to_bars(symbol, interval, rows, now)
-            if not answered and len(unreachable) >= min(self._options.parallel, len(due)):
+            parallel = self._options.parallel
+            if not answered and (len(unreachable) >= min(parallel, len(due)) or mute >= 2 * parallel):
+                why = str(unreachable[0][1]) if unreachable else f"TradingView answers for none of {mute} symbols"
+                self._report("source", "unreachable", f"{why}; the poll was given up, the next one asks again", now)
                 for future in waiting:
                     future.cancel()
-                self._report("source", "unreachable", f"{unreachable[0][1]}; asked again at the next poll", now)
                 return
         for symbol, failure in unreachable:
             self._failed(symbol, failure, now)
