@@ -13,7 +13,7 @@ import bytewax.operators as op
 from bytewax.dataflow import Dataflow
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
 
-from connectors.objects import Directory, ObjectSink, ObjectStore, Piece
+from connectors.objects import Directory, ObjectSink, Piece
 from connectors.s3 import Bucket
 from dataflows import process
 from dataflows.bar import EARLIEST, Bar, canonical
@@ -89,7 +89,7 @@ def object_sink(run: Run) -> ObjectSink:
     return sink
 
 
-def store(settings: Settings) -> ObjectStore:
+def store(settings: Settings) -> Directory | Bucket:
     """The archive of the settings."""
     scheme, _, rest = settings.archive.url.rpartition("://")
     if scheme != "s3":

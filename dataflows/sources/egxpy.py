@@ -6,7 +6,6 @@ until the symbol's deadline. A symbol without bars is reported once a day and as
 
 from __future__ import annotations
 
-import csv
 import datetime as dt
 import importlib.util
 import logging
@@ -17,7 +16,6 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any, Final, Self
 
 import msgspec
@@ -26,10 +24,11 @@ import tenacity
 from connectors.polling import Poll
 from connectors.workers import Died, Overran, Workers
 from dataflows.bar import CAIRO, EARLIEST, Bar, Interval, Rejected, from_fields
-from dataflows.calendar import SEEDS, Calendar, egx
+from dataflows.calendar import Calendar, egx
 from dataflows.schedule import Schedule, SystemClock, polls
 from dataflows.settings import ROOT, Settings
 from dataflows.sources import SourceError
+from dataflows.symbols import ended
 
 log = logging.getLogger(__name__)
 
@@ -225,7 +224,7 @@ class TradingView:
             pause = min(_HOUR * times, _DAY)
         trouble.again = now + pause
         when = f"after {trouble.again.astimezone(CAIRO):%d %B %H:%M} (Cairo)" if pause else "at the next poll"
-        hint = hints().get(symbol, "Check source.symbols" if error.kind == "unknown" else "")
+        hint = ended()[symbol].hint if symbol in ended() else "Check source.symbols" if error.kind == "unknown" else ""
         self._report(symbol, error.kind, f"{error}; asked again {when}{f'. {hint}' if hint else ''}", now)
 
     def _report(self, about: str, kind: str, message: str, now: dt.datetime) -> None:
@@ -238,21 +237,6 @@ class TradingView:
 def with_final(bar: Bar, calendar: Calendar, known: dt.datetime) -> Bar:
     """The bar, marked as final if its period was over at `known` (aware)."""
     return msgspec.structs.replace(bar, is_final=calendar.is_final(bar.interval, bar.datetime, known))
-
-
-@cache
-def hints() -> dict[str, str]:
-    """What the seeds know of symbols that trade no more, or under another name."""
-    found = {}
-    with (SEEDS / "companies.csv").open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            if row["status"] != "listed":
-                found[row["symbol"]] = f"It was {row['status']} in {row['status_since']}: take it out of source.symbols"
-    with (SEEDS / "symbol_history.csv").open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            since = f" since {row['renamed_on']}" if row["renamed_on"] else ""
-            found[row["old_symbol"]] = f"It trades as {row['new_symbol']}{since}: change source.symbols"
-    return found
 
 
 def check_installed() -> None:

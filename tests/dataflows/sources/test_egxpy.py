@@ -25,6 +25,7 @@ from dataflows.calendar import MINUTES
 from dataflows.settings import ROOT, SYMBOLS, Settings, SettingsError, load
 from dataflows.sources import SourceError, egxpy
 from dataflows.sources.egxpy import NoBars, TradingView
+from dataflows.symbols import ended
 from tests.fake_tradingview import CODES, FakeSignIn, FakeTradingView, walk
 
 pytestmark = [pytest.mark.usefixtures("egxpy"), pytest.mark.filterwarnings("ignore::DeprecationWarning")]
@@ -226,8 +227,8 @@ def test_a_symbol_that_fails_is_asked_less_and_less_often_and_comes_back(caplog:
 
 
 def test_hints_come_from_the_seeds() -> None:
-    assert egxpy.hints()["ESRS"] == "It was delisted in 2025-03: take it out of source.symbols"
-    assert egxpy.hints()["OTMT"] == "It trades as OIH since 2018-08-09: change source.symbols"
+    assert ended()["ESRS"].hint == "It was delisted in 2025-03: take it out of source.symbols"
+    assert ended()["OTMT"].hint == "It trades as OIH since 2018-08-09: change source.symbols"
 
 
 def closed_port() -> str:
