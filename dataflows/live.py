@@ -13,7 +13,7 @@ from bytewax.dataflow import Dataflow
 
 from connectors.influxdb import InfluxDBSink, Point, Refused, Server, fields, series
 from connectors.kafka import Writer
-from connectors.sqlite import SqliteSink, Table, connect
+from connectors.sqlite import SqliteSink, Table, open_table
 from dataflows import process
 from dataflows.bar import Bar
 from dataflows.messages import Decoded, dead_letter, dead_letters, decode
@@ -112,7 +112,7 @@ def to_rows(decoded: Decoded) -> list[tuple[object, ...]]:
 
 def sqlite_sink(run: Run) -> SqliteSink:
     path = run.settings.path(run.settings.live.sqlite)
-    run.check(lambda: connect(path).close())
+    run.check(lambda: open_table(path, TABLE).close())
 
     def count(rows: int) -> None:
         run.progress.live += rows
