@@ -30,7 +30,7 @@ def read(
     """
     since = f"date={first - dt.timedelta(days=1)}"
     wanted = {f"symbol={symbol}" for symbol in symbols}
-    keys = [key for key in store.keys(since) if key.split("/")[-2:-1] and key.split("/")[-2] in wanted]  # noqa: SIM118
+    keys = [key for key in store.keys(since) if key.split("/")[-2:-1] and key.split("/")[-2] in wanted]
     found: Archived = {}
     with ThreadPoolExecutor(parallel) as threads:
         for body in threads.map(store.get, keys):

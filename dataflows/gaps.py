@@ -33,14 +33,16 @@ from dataflows.symbols import traded_until
 
 DAYS_BACK: Final = 30  # where --from is not given
 STALE_SESSIONS: Final = 3  # a symbol without a bar in so many sessions is stale
+MOST_ROWS: Final = 100  # of the table
 IMPROBABLE: Final = 1e-6  # of a session to have such a long quiet run by chance
 ALWAYS: Final = 0.98  # from this share of its bars on, a 5 or 30 Minute bar's absence is no quiet
-DAILY_TOLERANCE: Final = 0.02  # of a day's volume, which may hold trades that no minute holds
+SUSPECT: Final = 1e-3  # the same in a session whose daily bar has more volume than its other bars
+DAILY_TOLERANCE: Final = 0.02  # of a day's volume, where it usually differs from that of the day's other bars
 _DATED: Final[tuple[Interval, ...]] = ("Daily", "Weekly", "Monthly")
 _COARSER: Final[dict[Interval, tuple[Interval, ...]]] = {
-    "1 Minute": ("5 Minute", "30 Minute", "Daily"),
-    "5 Minute": ("30 Minute", "Daily"),
-    "30 Minute": ("Daily",),
+    "1 Minute": ("5 Minute", "30 Minute"),
+    "5 Minute": ("30 Minute",),
+    "30 Minute": (),
 }
 
 Starts = list[dt.datetime]
@@ -55,7 +57,7 @@ class Gap:
     symbol: str
     interval: Interval
     kind: str
-    """session (no bar of it at all), bars (some of a session), or unfinished."""
+    """session (no bar of it at all), bars (some of a session), somewhere (some of these bars), or unfinished."""
     why: str
     starts: tuple[dt.datetime, ...]
 
@@ -142,77 +144,84 @@ class Checker:
         ]
         rates = [sum(start in bars for start in expected) / len(expected) for _, expected in per_session]
         usual = statistics.median(traded) if (traded := [rate for rate in rates if rate]) else 0.0
+        lacks = self._daily_lacks(symbol, bars)
+        tolerance = _tolerance(list(lacks.values()))
         found: list[Gap] = []
-        for (session, expected), rate in zip(per_session, rates, strict=True):
-            if not rate:
-                if not quiet.issuperset(expected):
-                    found.append(Gap(symbol, interval, "session", "no bar", tuple(s for s in expected if s not in quiet)))
+        for empty, run in groupby(zip(per_session, rates, strict=True), lambda each: not each[1]):
+            if empty:  # sessions without any bar, as one gap
+                if starts := tuple(start for (_, expected), _ in run for start in expected if start not in quiet):
+                    found.append(Gap(symbol, interval, "session", "no bar", starts))
                 continue
-            absent = [start for start in expected if start not in bars and start not in quiet]
-            why = self._missing(symbol, interval, session, expected, absent, max(rate, usual / 2), usual)
-            found += _join(symbol, interval, "bars", why, expected)
+            for (session, expected), rate in run:
+                absent = [start for start in expected if start not in bars and start not in quiet]
+                why, unsure = self._by_other_intervals(symbol, interval, absent)
+                lack = lacks.get(session.date)
+                if lack is None:
+                    if MINUTES[interval] >= 5 and usual >= ALWAYS:
+                        why.update((start, "it trades in nearly every one") for start in unsure)
+                    else:
+                        why.update(self._improbable(interval, expected, set(unsure), max(rate, usual / 2), IMPROBABLE))
+                elif lack > tolerance and not why:
+                    why = self._improbable(interval, expected, set(unsure), max(rate, usual / 2), SUSPECT)
+                    if not why and unsure:
+                        found.append(
+                            Gap(symbol, interval, "somewhere", f"the Daily bar has {lack:.1%} more volume", tuple(unsure))
+                        )
+                found += _join(symbol, interval, "bars", why, expected)
         return found
 
-    def _missing(
-        self,
-        symbol: str,
-        interval: Interval,
-        session: Session,
-        expected: Starts,
-        absent: Starts,
-        rate: float,
-        usual: float,
-    ) -> Why:
-        """The absent bars of a session that were not just quiet."""
+    def _daily_lacks(self, symbol: str, bars: Mapping[dt.datetime, Bar]) -> dict[dt.date, float]:
+        """Date -> the share of its volume that is in none of its intraday bars, where that can be told."""
+        volumes: dict[dt.date, list[int | None]] = {}
+        for start, bar in bars.items():
+            volumes.setdefault(start.astimezone(CAIRO).date(), []).append(bar.volume)
+        lacks = {}
+        for start, daily in self._archived.get((symbol, "Daily"), {}).items():
+            of = volumes.get(date := start.astimezone(CAIRO).date(), [])
+            if daily.is_final and daily.volume and of and None not in of:
+                lacks[date] = 1 - sum(volume or 0 for volume in of) / daily.volume
+        return lacks
+
+    def _by_other_intervals(self, symbol: str, interval: Interval, absent: Starts) -> tuple[Why, Starts]:
+        """What finer and coarser bars say of a session's absent bars: those that are missing, and those left unsure."""
         why: Why = {}
         explained: set[dt.datetime] = set()
+        lacking: list[tuple[dt.datetime, int]] = []  # start of a coarser bar, and what its parts lack of its volume
         minutes = MINUTES[interval]
         for finer, width in MINUTES.items():
             if width < minutes:
                 of = self._archived.get((symbol, finer), {})
-                for start in absent:
-                    if any(start + n * width * _MINUTE in of for n in range(minutes // width)):
-                        why[start] = f"{finer} bars are there"
+                why.update(
+                    (start, f"{finer} bars are there")
+                    for start in absent
+                    if any(start + n * width * _MINUTE in of for n in range(minutes // width))
+                )
+                if absent and any(at in of for at in self._calendar.expected(finer, *[absent[0].astimezone(CAIRO).date()] * 2)):
+                    explained.update(absent)  # the others have no such bars either; should those be missing, they are found first
+        parts = self._archived.get((symbol, interval), {})
         for coarser in _COARSER[interval]:
-            for whole in self._archived.get((symbol, coarser), {}).values():
-                span = self._span(coarser, whole, session)
-                inside = [start for start in absent if span and span[0] <= start < span[1] and start not in explained]
-                if not inside or not span or whole.volume is None or not whole.is_final:
+            width = MINUTES[coarser]
+            wholes = self._archived.get((symbol, coarser), {})
+            for begin, run in groupby(absent, lambda start: start - start.minute % width * _MINUTE):  # noqa: B023 - used at once
+                inside, end = [start for start in run if start not in explained], begin + width * _MINUTE
+                whole = wholes.get(begin)
+                at = (begin + n * minutes * _MINUTE for n in range(width // minutes))
+                volumes = [parts[start].volume for start in at if start in parts]
+                if not inside or whole is None or whole.volume is None or not whole.is_final or None in volumes:
                     continue
-                parts = self._archived.get((symbol, interval), {}).items()
-                volumes = [bar.volume for start, bar in parts if span[0] <= start < span[1]]
-                if None in volumes:
-                    continue
-                left = whole.volume - sum(volume or 0 for volume in volumes)
-                if left > whole.volume * (DAILY_TOLERANCE if coarser == "Daily" else 0):
-                    for start in inside:
-                        why.setdefault(start, f"the {coarser} bar has {left:,} shares more")
-                else:
-                    explained.update(inside)  # nothing was traded in them
-                if coarser != "Daily":
-                    explained.update(inside)
-        left_over = [start for start in absent if start not in explained and start not in why]
-        if minutes >= 5 and usual >= ALWAYS:
-            why.update((start, "it trades in nearly every one") for start in left_over)
-        else:
-            why.update(self._improbable(symbol, interval, session, expected, set(left_over), rate))
-        return why
+                lacks = whole.volume - sum(volume or 0 for volume in volumes)
+                lacks -= sum(shares for start, shares in lacking if begin <= start < end)
+                if lacks > 0:
+                    lacking.append((begin, lacks))
+                    why.update((start, f"the {coarser} bar has more volume") for start in inside if start not in why)
+                explained.update(inside)  # missing, or nothing was traded in them
+        return why, [start for start in absent if start not in explained and start not in why]
 
-    def _span(self, interval: Interval, bar: Bar, session: Session) -> tuple[dt.datetime, dt.datetime] | None:
-        """Start and end of a bar, if it is of the session."""
-        if interval == "Daily":
-            return (session.open, session.close) if bar.datetime.astimezone(CAIRO).date() == session.date else None
-        if not session.open <= bar.datetime < session.close:
-            return None
-        return bar.datetime, bar.datetime + MINUTES[interval] * _MINUTE
-
-    def _improbable(
-        self, symbol: str, interval: Interval, session: Session, expected: Starts, absent: set[dt.datetime], rate: float
-    ) -> Why:
-        """Runs of absent bars that chance does not make: the symbol's own, and those of the whole market."""
+    def _improbable(self, interval: Interval, expected: Starts, absent: set[dt.datetime], rate: float, level: float) -> Why:
+        """Runs of absent bars that chance does not make, at a `level`: the symbol's own, and those of the whole market."""
         why: Why = {}
         for run in _runs(expected, absent):
-            if len(expected) * (1 - rate) ** len(run) < IMPROBABLE:
+            if len(expected) * (1 - rate) ** len(run) < level:
                 why.update((start, f"{len(run)} in a row, where {rate:.0%} have one") for start in run)
         shares: list[float] = []
         anyone: set[dt.datetime] = set()
@@ -223,9 +232,20 @@ class Checker:
         if len(shares) > 1:
             chance = math.prod(1 - share for share in shares)
             for run in _runs(expected, absent - anyone):
-                if len(expected) * chance ** len(run) < IMPROBABLE:
+                if len(expected) * chance ** len(run) < level:
                     why.update((start, f"none of {len(shares)} symbols has one") for start in run)
         return why
+
+
+def _tolerance(lacks: list[float]) -> float:
+    """Up to which lack of a day's volume a session counts as whole, by that of all sessions.
+
+    Where the volumes usually agree to the share, any lack tells.
+    """
+    if len(lacks) < 3:
+        return DAILY_TOLERANCE
+    middle = statistics.median(lacks)
+    return max(middle, 0.0) + (DAILY_TOLERANCE if middle else 0.0)
 
 
 _MINUTE: Final = dt.timedelta(minutes=1)
@@ -260,28 +280,21 @@ def check(settings: Settings, series: Sequence[Series], first: dt.date, last: dt
     report = Report(first, last, list(series))
     for symbol, interval in series:
         report.gaps += checker.gaps(symbol, interval, quiet.starts(symbol, interval))
-    report.stale = _stale(archived, symbols, calendar, first, over)
+    report.stale = _stale(archived, symbols, [session for session in calendar.sessions(first, last) if session.close <= over])
     report.unconfirmed = sum(not calendar.known(session.date) for session in calendar.sessions(first, last))
     return report
 
 
-def _stale(
-    archived: Archived, symbols: Iterable[str], calendar: Calendar, first: dt.date, over: dt.datetime
-) -> dict[str, dt.datetime | None]:
-    """The symbols of which nothing came for STALE_SESSIONS sessions, but for those that trade no more."""
-    back = [
-        session
-        for session in calendar.sessions_back(over.astimezone(CAIRO).date())
-        if session.date >= first and session.close <= over
-    ]
-    if len(back) < STALE_SESSIONS:
+def _stale(archived: Archived, symbols: Iterable[str], sessions: Sequence[Session]) -> dict[str, dt.datetime | None]:
+    """The symbols of which nothing came in the last STALE_SESSIONS sessions, but for those that trade no more."""
+    if len(sessions) < STALE_SESSIONS:
         return {}
-    since = back[STALE_SESSIONS - 1].open
+    since = sessions[-STALE_SESSIONS]
     stale = {}
     for symbol in symbols:
         until = traded_until(symbol)
         newest = max((start for (name, _), bars in archived.items() if name == symbol for start in bars), default=None)
-        if (newest is None or newest < since) and (until is None or until > since.astimezone(CAIRO).date()):
+        if (newest is None or newest < since.open) and (until is None or until > since.date):
             stale[symbol] = newest
     return stale
 
@@ -290,10 +303,12 @@ def table(report: Report) -> Table:
     made = Table(title=f"{report.missing:,} bars missing, {report.first} to {report.last}", pad_edge=False)
     for header in ("Symbol", "Interval", "What", "From (Cairo)", "To (Cairo)", "Bars", "Why"):
         made.add_column(header, justify="right" if header == "Bars" else "left", overflow="fold")
-    for gap in report.gaps:
+    for gap in report.gaps[:MOST_ROWS]:
         form = "%Y-%m-%d" if gap.interval in _DATED else "%Y-%m-%d %H:%M"
         first, last = (f"{start.astimezone(CAIRO):{form}}" for start in (gap.starts[0], gap.starts[-1]))
         made.add_row(gap.symbol, gap.interval, gap.kind, first, last, f"{len(gap.starts):,}", gap.why)
+    if len(report.gaps) > MOST_ROWS:
+        made.add_row("...", "", f"{len(report.gaps) - MOST_ROWS:,} more", "", "", "", "--json has all")
     for symbol, newest in report.stale.items():
         last_bar = f"{newest.astimezone(CAIRO):%Y-%m-%d %H:%M}" if newest else "never"
         made.add_row(symbol, "", "stale", "", last_bar, "", f"no bar in {STALE_SESSIONS} sessions")

@@ -37,6 +37,7 @@ import random
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from itertools import pairwise
 from typing import Any, Final, Self
 from urllib.parse import parse_qs
 
@@ -63,20 +64,23 @@ Bars = Callable[[str, str, int], list[Row]]
 
 
 def walk(end: dt.datetime) -> Bars:
-    """A seeded random walk over the exchange's sessions; the newest bar starts at or before `end` (aware)."""
+    """Made-up bars of the exchange's sessions, each the same whenever it is asked for; none starts after `end` (aware)."""
+
+    def close(symbol: str, code: str, at: dt.datetime) -> float:
+        return round(random.Random(f"{symbol}/{code}/{at.timestamp()}").uniform(50, 60), 2)
 
     def bars(symbol: str, code: str, count: int) -> list[Row]:
         interval = CODES[code]
         days = count // (200 // MINUTES.get(interval, 200)) * {"1W": 8, "1M": 32}.get(code, 2) + 40
         date = end.date()
-        starts = [at for at in egx().expected(interval, date - dt.timedelta(days=days), date) if at <= end][-count:]
-        moves = random.Random(symbol)
-        price, rows = 50 + moves.random() * 50, []
-        for at in starts:
-            close = round(max(0.5, price * (1 + moves.gauss(0, 0.01))), 2)
-            high, low = round(max(price, close) * 1.003, 2), round(min(price, close) * 0.997, 2)
-            rows.append([at.timestamp(), round(price, 2), high, low, close, float(moves.randint(1_000, 5_000_000))])
-            price = close
+        starts = [at for at in egx().expected(interval, date - dt.timedelta(days=days), date) if at <= end]
+        rows = []
+        for before, at in pairwise(starts[-count - 1 :]):
+            prices = close(symbol, code, before), close(symbol, code, at)
+            volume = float(random.Random(f"{symbol}/{at.timestamp()}").randint(1_000, 5_000_000))
+            rows.append(
+                [at.timestamp(), prices[0], round(max(prices) * 1.003, 2), round(min(prices) * 0.997, 2), prices[1], volume]
+            )
         return rows
 
     return bars
