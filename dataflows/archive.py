@@ -89,8 +89,8 @@ def object_sink(run: Run) -> ObjectSink:
 
 def store(settings: Settings) -> ObjectStore:
     """The archive of the settings."""
-    scheme, _, rest = settings.archive.url.rpartition("://")
-    if scheme != "s3":
+    _, separator, rest = settings.archive.url.partition("s3://")
+    if not separator:
         return Directory(Path(settings.path(settings.archive.url)))
     bucket, _, prefix = rest.partition("/")
     s3 = settings.archive.s3
