@@ -159,6 +159,9 @@ def influxdb(influx: InfluxDB, settings: Settings) -> Server:
     """The live store of the settings."""
     if influx.token is None:
         raise SettingsError("live.store is influxdb: set its token in the environment, EGX_INFLUXDB__TOKEN")
+    ca_file = settings.path(influx.ca_file) if influx.ca_file else None
+    if ca_file and not ca_file.is_file():
+        raise SettingsError(f"influxdb.ca_file: there is no file {ca_file}")
     return Server(
         influx.url,
         influx.org,
@@ -166,7 +169,7 @@ def influxdb(influx: InfluxDB, settings: Settings) -> Server:
         influx.token.get_secret_value(),
         retain_days=influx.retain_days,
         timeout_seconds=influx.timeout_seconds,
-        ca_file=settings.path(influx.ca_file) if influx.ca_file else None,
+        ca_file=ca_file,
     )
 
 

@@ -145,10 +145,11 @@ class Job:
         assert self.process.returncode == 1, self.output
         assert "Traceback" not in self.output
         assert "panicked" not in self.output
-        lines = [line for line in self.output.splitlines() if line and not line.startswith("bars read ")]
-        assert len(lines) == 1, self.output
-        assert lines[0].startswith("egx: ")
-        return lines[0]
+        told = ("bars read ", "egx: made topic ", "egx: group ")
+        *before, last = [line for line in self.output.splitlines() if line]
+        assert all(line.startswith(told) for line in before), self.output
+        assert last.startswith("egx: "), self.output
+        return last
 
 
 def minute_bars(symbols: Iterable[str], minutes: int) -> list[Bar]:
