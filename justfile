@@ -25,6 +25,18 @@ demo: setup
 test *args: setup
     {{py}} -m pytest -n 2 {{args}}
 
+# Get and start Kafka, InfluxDB, S3 and Toxiproxy on loopback, without Docker (builds them once, about 6 minutes)
+servers *names: setup
+    {{py}} -m tests.servers start {{names}}
+
+# Stop them and remove their data
+servers-stop *names: setup
+    {{py}} -m tests.servers stop {{names}}
+
+# The long crash suite: 200 faults, a table at the end (needs what `just servers` builds)
+crash *args: setup
+    {{py}} -m tests.crash {{args}}
+
 # Rewrite the code in the project's format
 format: setup
     {{venv}}/bin/ruff format .

@@ -117,10 +117,15 @@ class Server:
         """
         wanted = int(self._retain_days * 86_400)
         try:
-            found = self._client.buckets_api().find_bucket_by_name(self._bucket)
-            if found is None:
+            org = self._client.organizations_api().find_organizations(org=self._org)[0].id
+            try:
+                buckets = self._client.buckets_api().find_buckets(name=self._bucket, org_id=org).buckets
+            except ApiException as error:
+                if error.status != 404:
+                    raise
+                buckets = []
+            if not buckets:
                 rule = BucketRetentionRules(type="expire", every_seconds=wanted)
-                org = self._client.organizations_api().find_organizations(org=self._org)[0].id
                 self._client.buckets_api().create_bucket(Bucket(name=self._bucket, org_id=org, retention_rules=[rule]))
                 log.info("made bucket %s with %g days of retention", self._bucket, self._retain_days)
                 return wanted
@@ -128,7 +133,8 @@ class Server:
             raise self._error(error) from None
         except (HTTPError, OSError) as error:
             raise self._unreachable(error) from None
-        seconds: int = found.retention_rules[0].every_seconds if found.retention_rules else 0
+        rules = buckets[0].retention_rules
+        seconds: int = rules[0].every_seconds if rules else 0
         if seconds != wanted:
             log.warning(
                 "bucket %s keeps points for %s, not for the %g days of influxdb.retain_days: left as it is",
@@ -157,6 +163,10 @@ class Server:
 
     def _error(self, error: ApiException) -> Exception:
         status, message = error.status or 0, _message(error)
+        if message.startswith("SSLError"):
+            return PermanentError(
+                f"InfluxDB at {self._url} has no certificate that is trusted: set influxdb.ca_file to its authority"
+            )
         if status == 401 or status == 403:
             return PermanentError(f"InfluxDB at {self._url} refused the token ({message}): check EGX_INFLUXDB__TOKEN")
         if status == 404:

@@ -23,6 +23,7 @@ from confluent_kafka import (
     TopicPartition,
 )
 from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._metadata import ClusterMetadata
 from confluent_kafka.cimpl import NewTopic
 from typing_extensions import override
 
@@ -91,7 +92,7 @@ class InProcessBroker:
             {
                 "bootstrap.servers": "in-process",
                 "test.mock.num.brokers": 1,
-                "log_level": 3,
+                "log_level": 2,
                 "allow.auto.create.topics": True,
             }
         )
@@ -137,10 +138,7 @@ def ensure_topics(client: Client, topics: Iterable[Topic], timeout: float = CONN
     :raises TransientError: no broker answers within `timeout` seconds.
     """
     admin, errors = _admin(client)
-    try:
-        there = admin.list_topics(timeout=timeout).topics
-    except KafkaException as error:
-        raise _connect_error(client, error.args[0], errors) from None
+    there = _metadata(client, admin, errors, timeout).topics
     wanted = [topic for topic in topics if topic.name not in there]
     if not wanted:
         return
@@ -172,10 +170,20 @@ def ensure_topics(client: Client, topics: Iterable[Topic], timeout: float = CONN
 def cluster_id(client: Client, timeout: float = CONNECT_SECONDS) -> str:
     """The id of the cluster behind the bootstrap servers. Raises TransientError and PermanentError as `ensure_topics` does."""
     admin, errors = _admin(client)
-    try:
-        return str(admin.list_topics(timeout=timeout).cluster_id)
-    except KafkaException as error:
-        raise _connect_error(client, error.args[0], errors) from None
+    return str(_metadata(client, admin, errors, timeout).cluster_id)
+
+
+def _metadata(client: Client, asked: AdminClient | Consumer, errors: list[KafkaError], timeout: float) -> ClusterMetadata:
+    """The cluster's metadata; that we are not let in shows at once, that nobody answers after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            return asked.list_topics(timeout=min(1.0, timeout))
+        except KafkaException as error:
+            asked.poll(0)  # brings the reasons
+            failure = _connect_error(client, error.args[0], errors)
+            if isinstance(failure, PermanentError) or time.monotonic() > deadline:
+                raise failure from None
 
 
 def end_offsets(client: Client, topic: str, timeout: float = CONNECT_SECONDS) -> dict[int, int]:
@@ -221,13 +229,13 @@ class _ReaderPartition(StatefulSourcePartition[tuple[str, Chunk], None]):
                 "auto.offset.reset": "error",
                 "enable.partition.eof": True,
                 "error_cb": self._errors.append,
-                "log_level": 3,
+                "log_level": 2,
             },
         )
         try:
-            there = self._consumer.list_topics(source.topic, timeout=CONNECT_SECONDS).topics[source.topic]
-            if there.error is not None:
-                raise KafkaException(there.error)
+            there = _metadata(source.client, self._consumer, self._errors, CONNECT_SECONDS).topics.get(source.topic)
+            if there is None:
+                raise PermanentError(f"there is no Kafka topic {source.topic}: make it, or set kafka.topic")
             mine = [TopicPartition(source.topic, p) for p in there.partitions if p % source.readers == int(key)]
             committed = self._consumer.committed(mine, timeout=CONNECT_SECONDS)
         except KafkaException as error:
@@ -482,7 +490,7 @@ class Writer:
                 "enable.idempotence": True,
                 "message.timeout.ms": int(retry_seconds * 1000),
                 "on_delivery": self._on_delivery,
-                "log_level": 3,
+                "log_level": 2,
             },
         )
 

@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
@@ -56,7 +57,14 @@ class Directory:
     """Objects as files: written under a temporary name, synced, renamed, so that a reader sees a whole one or none."""
 
     def __init__(self, root: Path) -> None:
+        """Makes the folder. Raises PermanentError where it may not be made or written."""
         self._root = root
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise PermanentError(f"cannot make the folder {root}: {error.strerror}: set archive.url to one that can be") from None
+        if not os.access(root, os.W_OK | os.X_OK):
+            raise PermanentError(f"may not write into {root}: give this user the permission, or set archive.url")
 
     def put(self, key: str, body: bytes) -> None:
         path = self._root / checked(key)
@@ -74,6 +82,8 @@ class Directory:
             finally:
                 os.close(folder)
         except OSError as error:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)  # it may be what fills the disk
             text = f"cannot write {error.filename or path}: {error.strerror}"
             if error.errno in _PASSING:
                 raise TransientError(f"{text}: make space, or set archive.url") from None

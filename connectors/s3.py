@@ -12,6 +12,7 @@ from botocore.exceptions import (
     HTTPClientError,
     NoCredentialsError,
     PartialCredentialsError,
+    SSLError,
 )
 from botocore.exceptions import (
     ConnectionError as BotoConnectionError,
@@ -68,7 +69,7 @@ class Bucket:
             if value
         }
         try:
-            self._client: S3Client = boto3.client(
+            self._client: S3Client = boto3.Session().client(
                 "s3",
                 endpoint_url=endpoint_url,
                 region_name=region,
@@ -81,26 +82,24 @@ class Bucket:
                 ),
             )
             self._make_if_missing()
-        except (BotoCoreError, ClientError) as error:
+        except BotoCoreError as error:
             raise self._error("reach", "", error) from None
 
     def _make_if_missing(self) -> None:
+        """Also the check of the credentials: what it says of them, `head_bucket` would not."""
         try:
-            self._client.head_bucket(Bucket=self._name)
+            self._client.list_objects_v2(Bucket=self._name, Prefix=self._prefix, MaxKeys=1)
         except ClientError as error:
+            if error.response["Error"].get("Code") == "AccessDenied":
+                return  # may be a principal that may put but not list: the first put will tell
             if _status(error) != 404:
-                if _status(error) == 403:
-                    return  # may be a principal that may put but not list: the first put will tell
-                raise
+                raise self._error("reach", "", error) from None
             try:
                 region = self._client.meta.region_name
                 where: Any = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
                 self._client.create_bucket(Bucket=self._name, **where)
             except ClientError as refused:
-                if refused.response["Error"]["Code"] not in (
-                    "BucketAlreadyOwnedByYou",
-                    "BucketAlreadyExists",
-                ):
+                if refused.response["Error"]["Code"] not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
                     raise self._error("make (s3:CreateBucket)", "", refused) from None
 
     def put(self, key: str, body: bytes) -> None:
@@ -115,6 +114,10 @@ class Bucket:
             return PermanentError(
                 f"cannot {action} {what} at {self._where}: no AWS credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
                 "a profile (AWS_PROFILE) or a role"
+            )
+        if isinstance(error, SSLError):
+            return PermanentError(
+                f"cannot {action} {what}: {self._where} has no certificate that is trusted: set AWS_CA_BUNDLE to its authority"
             )
         if isinstance(error, BotoConnectionError | HTTPClientError):
             return TransientError(

@@ -51,6 +51,16 @@ def connect(path: Path, *, check_same_thread: bool = True) -> sqlite3.Connection
         raise PermanentError(f"cannot write the SQLite file {path} ({error}): check the path and its permissions") from None
 
 
+def open_table(path: Path, table: Table) -> sqlite3.Connection:
+    """A connection to the file, in which the table is made where it is missing. Raises PermanentError."""
+    connection = connect(path)
+    try:
+        connection.execute(table.create())
+    except sqlite3.Error as error:
+        raise _cannot_write(path, error) from None
+    return connection
+
+
 def _cannot_write(path: Path, error: sqlite3.Error) -> PermanentError:
     return PermanentError(f"cannot write {path}: {error}: check disk space, permissions and who locks it")
 
@@ -58,11 +68,7 @@ def _cannot_write(path: Path, error: sqlite3.Error) -> PermanentError:
 class _TablePartition(StatefulSinkPartition[Sequence[Row], None]):
     def __init__(self, path: Path, table: Table, on_written: Callable[[int], None]) -> None:
         self._path, self._on_written = path, on_written
-        self._connection = connect(path)
-        try:
-            self._connection.execute(table.create())
-        except sqlite3.Error as error:
-            raise _cannot_write(path, error) from None
+        self._connection = open_table(path, table)
         self._upsert = table.upsert()
 
     @override

@@ -71,6 +71,8 @@ def ingested(bar: Bar, message: Message) -> dt.datetime:
 
 
 def object_sink(run: Run) -> ObjectSink:
+    run.check(lambda: store(run.settings))
+
     def count(lines: int) -> None:
         run.progress.archived += lines
 
@@ -107,4 +109,4 @@ def store(settings: Settings) -> ObjectStore:
 
 
 def flow() -> Dataflow:
-    return process.start("archive", lambda settings: (settings.archive.group,), archive)
+    return process.start(archive=archive)

@@ -50,7 +50,7 @@ class Letter:
 def read(client: Client, topic: str) -> Iterator[Message]:
     """The messages of a topic from its beginning to what is its end now, partition by partition; committed ones only."""
     consumer = Consumer(
-        {**client, "group.id": "egx-dead-letters", "enable.auto.commit": False, "enable.partition.eof": True, "log_level": 3}
+        {**client, "group.id": "egx-dead-letters", "enable.auto.commit": False, "enable.partition.eof": True, "log_level": 2}
     )
     try:
         metadata = consumer.list_topics(topic, timeout=CONNECT_SECONDS).topics[topic]
@@ -110,7 +110,7 @@ def replay(client: Client, settings: Settings, letters: Sequence[Letter]) -> Non
 
     :raises TransientError: nothing was published.
     """
-    producer = Producer({**client, "transactional.id": "egx-dead-letters", "message.max.bytes": 10_000_000, "log_level": 3})
+    producer = Producer({**client, "transactional.id": "egx-dead-letters", "message.max.bytes": 10_000_000, "log_level": 2})
     try:
         producer.init_transactions(30)
         producer.begin_transaction()

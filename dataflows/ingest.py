@@ -55,12 +55,12 @@ def source(run: Run) -> PollingSource[Bar]:
 def memory(run: Run) -> Published:
     """What was published before, to the same place: a broker's topic, or, in one process, the stores behind it."""
     settings = run.settings
-    archive, live = run.path(settings.archive.url), run.path(settings.live.sqlite)
+    archive, live = run.settings.path(settings.archive.url), run.settings.path(settings.live.sqlite)
     if run.broker is None:
         target = f"{kafka.cluster_id(run.client)}/{settings.kafka.topic}"
     else:
         target = f"{live if settings.live.store == 'sqlite' else settings.influxdb.url} {settings.archive.url}"
-    published = Published(run.path(settings.ingest.state), target, run.handover.durable)
+    published = Published(run.settings.path(settings.ingest.state), target, run.handover.durable)
     if run.broker is not None and settings.live.store == "sqlite" and not (live.exists() and archive.exists()):
         published.forget()  # the stores were removed
     return published
@@ -86,4 +86,4 @@ def kafka_sink(run: Run, published: Published) -> KafkaSink:
 
 
 def flow() -> Dataflow:
-    return process.start("ingest", lambda settings: (), ingest)
+    return process.start(ingest=ingest)

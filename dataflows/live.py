@@ -13,7 +13,7 @@ from bytewax.dataflow import Dataflow
 
 from connectors.influxdb import InfluxDBSink, Point, Refused, Server, fields, series
 from connectors.kafka import Writer
-from connectors.sqlite import SqliteSink, Table
+from connectors.sqlite import SqliteSink, Table, open_table
 from dataflows import process
 from dataflows.bar import Bar
 from dataflows.messages import Decoded, dead_letter, dead_letters, decode
@@ -111,16 +111,20 @@ def to_rows(decoded: Decoded) -> list[tuple[object, ...]]:
 
 
 def sqlite_sink(run: Run) -> SqliteSink:
+    path = run.settings.path(run.settings.live.sqlite)
+    run.check(lambda: open_table(path, TABLE).close())
+
     def count(rows: int) -> None:
         run.progress.live += rows
 
-    sink: SqliteSink = run.guard(SqliteSink(run.path(run.settings.live.sqlite), TABLE, on_written=count))
+    sink: SqliteSink = run.guard(SqliteSink(path, TABLE, on_written=count))
     return sink
 
 
 def influxdb_sink(run: Run) -> InfluxDBSink:
     settings = run.settings
     writer: Writer | None = None
+    run.check(lambda: influxdb(settings.influxdb, settings).retention_seconds())
 
     def count(points: int) -> None:
         run.progress.live += points
@@ -174,4 +178,4 @@ def influxdb(influx: InfluxDB, settings: Settings) -> Server:
 
 
 def flow() -> Dataflow:
-    return process.start("live", lambda settings: (settings.live.group,), live)
+    return process.start(live=live)

@@ -12,11 +12,4 @@ from dataflows.live import live
 
 
 def flow() -> Dataflow:
-    return process.start(
-        "egx",
-        lambda settings: (settings.live.group, settings.archive.group),
-        ingest,
-        live,
-        archive,
-        whole=True,
-    )
+    return process.start(ingest=ingest, live=live, archive=archive)

@@ -20,12 +20,14 @@ from bytewax.inputs import AbortExecution, FixedPartitionedSource
 from bytewax.outputs import FixedPartitionedSink
 
 from connectors import kafka
-from connectors.errors import ConnectorError, Stopped
+from connectors.errors import ConnectorError, Stopped, TransientError
 from dataflows.progress import Handover, Progress, Reporter
 from dataflows.settings import EMBEDDED, Settings, SettingsError, load
 from dataflows.sources import SourceError
 
 Step = TypeVar("Step", bound=FixedPartitionedSource[Any, Any] | FixedPartitionedSink[Any, Any])
+log = logging.getLogger(__name__)
+LEGS = ("ingest", "live", "archive")
 _OURS = (ConnectorError, SettingsError, SourceError)
 
 
@@ -41,8 +43,15 @@ class Run:
     broker: kafka.InProcessBroker | None
     guard: Callable[[Any], Any] = lambda step: step
 
-    def path(self, path: Any) -> Any:
-        return self.settings.path(path)
+    def check(self, open_store: Callable[[], object]) -> None:
+        """Tries a store once at the start, so that wrong settings show at once and not with the first bar.
+
+        One that merely does not answer yet is left to the output, which retries.
+        """
+        try:
+            open_store()
+        except TransientError as error:
+            log.warning("%s: trying again with the first bar", error)
 
     def kafka_source(self, group: str) -> kafka.KafkaSource:
         settings = self.settings.kafka
@@ -91,17 +100,17 @@ def kafka_client(settings: Settings) -> dict[str, Any]:
     return client
 
 
-def open_run(settings: Settings, groups: tuple[str, ...], stop: threading.Event, *, whole: bool) -> Run:
+def open_run(settings: Settings, legs: tuple[str, ...], stop: threading.Event) -> Run:
     """Reaches Kafka, and makes the topics that are missing.
 
-    :arg groups: the consumer groups that this process reads as.
-    :arg whole: whether every leg is in this process, so that the in-process broker will do.
+    :arg legs: those of this process; the in-process broker will do only for all of them.
     """
+    groups = tuple(getattr(settings, leg).group for leg in legs if leg != "ingest")
     client = kafka_client(settings)
     broker = None
     topics = (settings.kafka.topic, settings.kafka.dead_letter_topic)
     if settings.kafka.bootstrap_servers == EMBEDDED:
-        if not whole:
+        if set(legs) != set(LEGS):
             raise SettingsError(
                 "one leg alone needs a broker that others can reach: set kafka.bootstrap_servers "
                 "(EGX_KAFKA__BOOTSTRAP_SERVERS=host:port), or run every leg at once as dataflows.main"
@@ -124,17 +133,12 @@ def open_run(settings: Settings, groups: tuple[str, ...], stop: threading.Event,
                 for topic in topics
             ],
         )
-    progress = Progress()
-    ends = kafka.end_offsets(client, settings.kafka.topic) if whole else {}
+    progress = Progress(legs)
+    ends = kafka.end_offsets(client, settings.kafka.topic) if set(legs) == set(LEGS) else {}
     return Run(settings, stop, progress, Handover(progress, groups, bounded=broker is not None, ends=ends), client, broker)
 
 
-def start(
-    name: str,
-    groups: Callable[[Settings], tuple[str, ...]],
-    *legs: Callable[[Dataflow, Run], None],
-    whole: bool = False,
-) -> Dataflow:
+def start(**legs: Callable[[Dataflow, Run], None]) -> Dataflow:
     """The dataflow of a process: reads the settings, adds the legs, and sees to signals, errors and the progress line.
 
     Ends the process with one line where something is wrong that somebody has to mend.
@@ -146,11 +150,11 @@ def start(
         signal.signal(signum, lambda *_: stop.set())
     try:
         settings = load()
-        run = open_run(settings, groups(settings), stop, whole=whole)
+        run = open_run(settings, tuple(legs), stop)
         run.guard = guarded
-        flow = Dataflow(name)
-        for leg in legs:
-            leg(flow, run)
+        flow = Dataflow("_".join(legs))
+        for add in legs.values():
+            add(flow, run)
     except _OURS as error:
         raise SystemExit(f"egx: {error}") from None
     reporter = Reporter(run.progress, settings.progress_seconds)

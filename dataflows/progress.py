@@ -17,6 +17,8 @@ from rich.text import Text
 class Progress:
     """Counts since the start; every leg of the process adds to its own."""
 
+    legs: tuple[str, ...] = ("ingest", "live", "archive")
+    """The legs of this process: the line is about these."""
     source: str = ""
     """What the bars are, for people: above all whether they are real."""
     polled: int = 0
@@ -33,14 +35,21 @@ class Progress:
         return max(self.polled, self.live, self.archived)
 
     def line(self, per_second: float) -> str:
-        counts = f"bars read {self.polled:,}  published {self.published:,}"
-        if self.unchanged:
-            counts += f" ({self.unchanged:,} unchanged)"
-        counts += f"  live {self.live:,}"
-        if self.expired:
-            counts += f" ({self.expired:,} older than the store keeps)"
-        counts += f"  archived {self.archived:,}  rejected {self.rejected:,}  lag {sum(self.lag.values()):,}"
-        return f"{counts}  {per_second:,.0f}/s" + (f"  [{self.source}]" if self.source else "")
+        return f"{self.counts()}  {per_second:,.0f}/s" + (f"  [{self.source}]" if self.source else "")
+
+    def counts(self) -> str:
+        parts = []
+        if "ingest" in self.legs:
+            unchanged = f" ({self.unchanged:,} unchanged)" if self.unchanged else ""
+            parts += [f"bars read {self.polled:,}", f"published {self.published:,}{unchanged}"]
+        if "live" in self.legs:
+            expired = f" ({self.expired:,} older than the store keeps)" if self.expired else ""
+            parts.append(f"live {self.live:,}{expired}")
+        if "archive" in self.legs:
+            parts.append(f"archived {self.archived:,}")
+        if self.lag:
+            parts += [f"rejected {self.rejected:,}", f"lag {sum(self.lag.values()):,}"]
+        return "  ".join(parts)
 
 
 class Reporter:
@@ -72,8 +81,11 @@ class Reporter:
                 for line in self._lines(0.5):
                     screen.update(Text(line, no_wrap=True, overflow="ellipsis"), refresh=True)
         else:
+            shown = ""
             for line in self._lines(self._seconds):
-                print(line, file=sys.stderr, flush=True)
+                if self._progress.counts() != shown:  # an idle process is silent
+                    print(line, file=sys.stderr, flush=True)
+                shown = self._progress.counts()
 
     def _lines(self, seconds: float) -> Iterator[str]:
         before, at = self._progress.handled(), time.monotonic()
