@@ -163,6 +163,10 @@ class Server:
 
     def _error(self, error: ApiException) -> Exception:
         status, message = error.status or 0, _message(error)
+        if message.startswith("SSLError"):
+            return PermanentError(
+                f"InfluxDB at {self._url} has no certificate that is trusted: set influxdb.ca_file to its authority"
+            )
         if status == 401 or status == 403:
             return PermanentError(f"InfluxDB at {self._url} refused the token ({message}): check EGX_INFLUXDB__TOKEN")
         if status == 404:

@@ -12,6 +12,7 @@ from botocore.exceptions import (
     HTTPClientError,
     NoCredentialsError,
     PartialCredentialsError,
+    SSLError,
 )
 from botocore.exceptions import (
     ConnectionError as BotoConnectionError,
@@ -113,6 +114,10 @@ class Bucket:
             return PermanentError(
                 f"cannot {action} {what} at {self._where}: no AWS credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
                 "a profile (AWS_PROFILE) or a role"
+            )
+        if isinstance(error, SSLError):
+            return PermanentError(
+                f"cannot {action} {what}: {self._where} has no certificate that is trusted: set AWS_CA_BUNDLE to its authority"
             )
         if isinstance(error, BotoConnectionError | HTTPClientError):
             return TransientError(
