@@ -67,6 +67,10 @@ types: setup
 settings: setup
     @{{py}} -m dataflows.settings
 
+# Measure against Telegraf, bare clients and the stores; `just bench --quick` only checks that the measuring works
+bench *args: setup
+    {{py}} -m bench {{args}}
+
 # Resolve the dependencies of pyproject.toml anew
 lock:
     uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 --all-extras --group dev pyproject.toml -o requirements.lock
