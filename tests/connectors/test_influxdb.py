@@ -18,11 +18,13 @@ from tests.connectors.loopback import Answer, Loopback, Request, answering
 # Line protocol, parsed back by a parser that is not ours
 
 # What may stand in a name; NUL, line breaks, and a backslash at the end may not, and other backslashes are kept as they are.
-LETTERS = st.text(st.sampled_from("aZ09 ,=\"'\\_.-/é股\t#"), min_size=1, max_size=10).filter(lambda text: not text.endswith("\\"))
+LETTERS = st.text(st.sampled_from("aZ09 ,=\"'\\_.-/é股#"), min_size=1, max_size=10).filter(lambda text: not text.endswith("\\"))
 # The parser takes a backslash before a special character for an escape even where it was escaped itself, as InfluxDB does.
 NAMES = LETTERS.filter(lambda text: not any(f"\\{special}" in text for special in ' ,="\\') and not text.startswith("#"))
 # The parser takes no subnormal numbers.
-VALUES = st.floats(allow_nan=False, allow_infinity=False, allow_subnormal=False) | st.integers(-(2**63), 2**63 - 1) | st.booleans()
+VALUES = (
+    st.floats(allow_nan=False, allow_infinity=False, allow_subnormal=False) | st.integers(-(2**63), 2**63 - 1) | st.booleans()
+)
 
 
 @given(
