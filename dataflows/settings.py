@@ -118,7 +118,7 @@ class Kafka(Section):
     password: SecretStr | None = None
     client: dict[str, Any] = {}
     readers: PositiveInt = 1
-    batch_messages: PositiveInt = 1000
+    batch_messages: PositiveInt = 10_000
 
 
 class Ingest(Section):
