@@ -233,7 +233,7 @@ def to_the_end(topic: Topic, count: int, each: int) -> list[tuple[int, int] | No
     parallel=st.integers(1, 3),
     last=st.tuples(st.integers(1, 30), st.integers(1, 9)),
 )
-@settings(max_examples=max(settings.default.max_examples, 300))
+@settings(max_examples=max(settings.default.max_examples, 200))
 def test_the_archive_holds_each_message_once_wherever_it_was_killed(
     topic: Topic,
     block_messages: int,
@@ -266,7 +266,7 @@ def test_the_archive_holds_each_message_once_wherever_it_was_killed(
 
 
 @given(topic=topics(), lives=st.lists(STEPS, max_size=4))
-@settings(max_examples=min(settings.default.max_examples, 300))
+@settings(max_examples=min(settings.default.max_examples // 2, 300))
 def test_the_live_store_holds_the_last_version_wherever_it_was_killed(
     topic: Topic, lives: list[list[tuple[int, int] | None]]
 ) -> None:
@@ -426,7 +426,7 @@ EPOCHS = st.sampled_from([0, 0, 0.001, 0.02, 10]).map(lambda seconds: dt.timedel
     lives=st.lists(st.tuples(st.integers(1, 60), st.booleans(), EPOCHS), max_size=4),
     last_epoch=EPOCHS,
 )
-@settings(max_examples=min(settings.default.max_examples // 8, 200))
+@settings(max_examples=min(settings.default.max_examples // 10, 200))
 def test_real_dataflows_killed_anywhere_leave_both_stores_as_one_run_would(
     broker: InProcessBroker,
     topic: Topic,

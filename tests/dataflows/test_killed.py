@@ -19,7 +19,7 @@ from tests.dataflows.jobs import Folder, Job, minute_bars, record_row, row
 TOPIC = "egx_market_data"
 SYMBOLS = ("COMI", "ETEL", "SWDY", "PHDC", "ORAS", "HRHO", "OCDI")
 BARS = minute_bars(SYMBOLS, 3_000)
-KILLS = 6
+KILLS = 4
 
 
 @pytest.fixture
