@@ -26,8 +26,6 @@ from dataflows.quiet import Quiet
 from dataflows.settings import ROOT, load
 from tests.fake_tradingview import FakeTradingView, walk
 
-pytest_plugins = ["tests.dataflows.sources.conftest"]
-
 FIRST, LAST = dt.date(2025, 5, 4), dt.date(2025, 5, 29)
 Key = tuple[str, str, str]
 

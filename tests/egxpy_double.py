@@ -6,7 +6,6 @@ import importlib.util
 import os
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -49,9 +48,3 @@ def egxpy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         del os.environ["PYTHONPATH"]
     else:
         os.environ["PYTHONPATH"] = before
-
-
-@pytest.fixture(scope="session")
-def python_path(egxpy: str) -> Path | None:
-    """The folder of the double, None with the real egxpy."""
-    return Path(os.environ["PYTHONPATH"].split(os.pathsep)[0]) if egxpy == "double" else None
