@@ -158,6 +158,14 @@ class Archive(Section):
     s3: S3 = S3()
 
 
+class Metrics(Section):
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    host: str = "127.0.0.1"
+    influxdb: bool = False
+    folder: Path = Path("data/status")
+    seconds: PositiveFloat = 5
+
+
 class Settings(BaseSettings):
     """Everything that can be chosen; `load` reads it."""
 
@@ -172,6 +180,8 @@ class Settings(BaseSettings):
     live: Live = Live()
     influxdb: InfluxDB = InfluxDB()
     archive: Archive = Archive()
+    metrics: Metrics = Metrics()
+    logs: Literal["text", "json"] = "text"
     retry_seconds: PositiveFloat = 300
     progress_seconds: Annotated[float, Field(ge=0)] = 5
 
