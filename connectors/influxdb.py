@@ -158,6 +158,15 @@ class Server:
         except (HTTPError, OSError) as error:
             raise self._unreachable(error) from None
 
+    def query(self, flux: str) -> list[dict[str, Any]]:
+        """The rows that a Flux query gives, all its tables together. Raises as `write` does."""
+        try:
+            return [record.values for table in self._client.query_api().query(flux) for record in table.records]
+        except ApiException as error:
+            raise self._error(error) from None
+        except (HTTPError, OSError) as error:
+            raise self._unreachable(error) from None
+
     def _unreachable(self, error: Exception) -> TransientError:
         return TransientError(f"InfluxDB at {self._url} does not answer ({type(error).__name__}): check influxdb.url")
 

@@ -19,13 +19,21 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-from prometheus_client import CollectorRegistry, Histogram, PlatformCollector, ProcessCollector, start_http_server
+from prometheus_client import (
+    CollectorRegistry,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+    start_http_server,
+)
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from connectors.errors import ConnectorError
 from connectors.influxdb import Server, fields, series
 from connectors.kafka import Reader
+from dataflows.reports import Figures, Report, write_report
 from dataflows.settings import SettingsError
 
 log = logging.getLogger(__name__)
@@ -42,43 +50,6 @@ _COUNTERS: Final = {
     "rejected": "Messages that went to the dead-letter topic",
     "retries": "Writes that were tried again",
 }
-
-
-class Figures(msgspec.Struct):
-    """A leg at one moment: counts since its start, times in seconds (since 1970 where they end in `_at`)."""
-
-    read: int = 0
-    written: int = 0
-    unchanged: int = 0
-    expired: int = 0
-    rejected: int = 0
-    retries: int = 0
-    lag: int | None = None
-    per_second: float = 0.0
-    latency_p50_seconds: float | None = None
-    latency_p99_seconds: float | None = None
-    write_p50_seconds: float | None = None
-    write_p99_seconds: float | None = None
-    batch_records: float | None = None
-    epoch_seconds: float | None = None
-    last_write_at: float | None = None
-    last_commit_at: float | None = None
-
-
-class Report(msgspec.Struct):
-    """What a process says of itself in its file."""
-
-    legs: tuple[str, ...]
-    pid: int
-    started_at: float
-    updated_at: float
-    seconds: float
-    """From one report to the next."""
-    source: str = ""
-    ended: bool = False
-    error: str | None = None
-    """Why it ended, where somebody has to mend something."""
-    figures: dict[str, Figures] = {}
 
 
 class Leg:
@@ -160,6 +131,7 @@ class Metrics:
 
     def __init__(self, legs: Iterable[str]) -> None:
         self.started_at = time.time()
+        disable_created_metrics()  # each histogram's own start time: all are the process's
         self.registry = CollectorRegistry()
         histograms = {
             key: Histogram(name, text, ["leg"], buckets=buckets, registry=self.registry)
@@ -372,18 +344,3 @@ def lines(report: Report) -> Iterator[bytes]:
         values["uptime_seconds"] = report.updated_at - report.started_at
         values["up"] = not report.ended
         yield b"%b %b %d" % (series(MEASUREMENT, {"leg": leg}), fields(values), int(report.updated_at * 1e6))
-
-
-def write_report(path: Path, report: Report) -> None:
-    """Writes the file anew, so that a reader sees a whole one. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_bytes(msgspec.json.encode(report))
-    temporary.rename(path)
-
-
-def read_reports(folder: Path) -> list[Report]:
-    """The newest report of each process that ever ran, in the order of their legs."""
-    order = {"ingest": 0, "live": 1, "archive": 2}
-    reports = [msgspec.json.decode(path.read_bytes(), type=Report) for path in folder.glob("*.json")]
-    return sorted(reports, key=lambda report: (order.get(report.legs[0], 9), len(report.legs)))
