@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
 import urllib3
 from hypothesis import given
 from hypothesis import strategies as st
