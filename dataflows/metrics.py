@@ -131,7 +131,7 @@ class Metrics:
 
     def __init__(self, legs: Iterable[str]) -> None:
         self.started_at = time.time()
-        disable_created_metrics()  # each histogram's own start time: all are the process's
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # each histogram's own start time: all are the process's
         self.registry = CollectorRegistry()
         histograms = {
             key: Histogram(name, text, ["leg"], buckets=buckets, registry=self.registry)
