@@ -72,4 +72,8 @@ def archive(evaluator, start: exp.Expression, end: exp.Expression):
         )
         """
     )
-    return parse_one(f"SELECT * FROM archive_lines([{files}], {len(root)})", dialect="duckdb").subquery("archive")
+    return parse_one(
+        "SELECT l.line, l.archive_object, l.source_line, l.delivered_on "
+        f"FROM archive_lines([{files}], {len(root)}) AS l",
+        dialect="duckdb",
+    ).subquery("archive")
