@@ -76,7 +76,8 @@ def snowflake_gateway() -> GatewayConfig:
     connection = SnowflakeConnectionConfig(
         database=os.environ.get("SNOWFLAKE_DATABASE", "EGX_DW"),
         warehouse=os.environ.get("SNOWFLAKE_WAREHOUSE", "EGX_WH"),
-        concurrent_tasks=int(os.environ.get("SNOWFLAKE_CONCURRENT_TASKS", "4")),
+        # SQLMesh may hang where several tasks share a state in DuckDB.
+        concurrent_tasks=4 if os.environ.get("EGX_STATE_POSTGRES") else 1,
         **given,
     )
     return GatewayConfig(connection=connection, state_connection=snowflake_state())

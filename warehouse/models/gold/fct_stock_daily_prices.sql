@@ -1,13 +1,13 @@
 MODEL (
   name gold.fct_stock_daily_prices,
   kind FULL,
-  description 'One row per company and trading day: prices, changes, indicators and signals. Moving windows are computed over the whole past on prices adjusted for corporate actions, then stated on the basis of the row''s own day, so that they compare with its prices as traded and do not change when a later action comes.',
+  description 'One row per company and trading day: prices, changes, indicators and signals. Moving windows are computed over the whole past on prices adjusted for corporate actions, then stated on the basis of the day of the row, so that they compare with its prices as traded and do not change when a later action comes.',
   column_descriptions (
     close_price = 'As traded on the day; so are open, high, low and volume',
     adj_close = 'On the basis of today: corrected for the corporate actions after the day; so are the other adj_ columns',
     built_from = 'Daily, or the interval whose bars were rolled up',
     is_rolled_up = 'TRUE where the day had no Daily bar',
-    previous_close = 'Close of the company''s previous row, on the basis of this day',
+    previous_close = 'Close of the previous row of the company, on the basis of this day',
     typical_price = '(high + low + close) / 3',
     ma_7d = 'Mean close of the last 7 trading days; so are ma_30d and ma_200d',
     macd = 'EMA 12 - EMA 26 of the close (Appel 2005); signal: EMA 9 of it',

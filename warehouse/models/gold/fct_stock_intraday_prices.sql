@@ -7,7 +7,7 @@ MODEL (
   description 'One row per company, interval and intraday bar, with the volume-weighted average price of the session up to it. A session with a bar delivered in the interval is computed again as a whole.',
   column_descriptions (
     symbol = 'Symbol the company trades under now',
-    bar_time = 'Start of the bar, UTC; bar_time_cairo the same on the exchange''s clock',
+    bar_time = 'Start of the bar, UTC; bar_time_cairo the same on the clock of the exchange',
     session_volume = 'Shares traded in the session up to this bar',
     session_vwap = 'Sum of typical price times volume over sum of volume, from the first bar of the session to this one'
   ),
