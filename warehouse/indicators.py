@@ -45,7 +45,7 @@ def momentum(bars: pd.DataFrame) -> pd.DataFrame:
     gain = smoothed(change.clip(lower=0), symbol, 14, 1 / 14)
     loss = smoothed(-change.clip(upper=0), symbol, 14, 1 / 14)
     # no change at all in the whole past: as far from the top as from the bottom
-    rsi = (100 * gain / (gain + loss)).mask(gain + loss == 0, 50.0)
+    rsi = (100 * (gain / (gain + loss))).mask(gain + loss == 0, 50.0)
 
     true_range = np.maximum(bars["high"], previous) - np.minimum(bars["low"], previous)
     return pd.DataFrame(
