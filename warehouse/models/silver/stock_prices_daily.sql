@@ -162,16 +162,16 @@ SELECT
   COALESCE(f.factor, 1)::DOUBLE AS adjustment_factor,
   (
     c.open_price::DOUBLE * COALESCE(f.factor, 1)
-  )::DECIMAL(18, 6) AS adj_open,
+  )::DECIMAL(18, 8) AS adj_open,
   (
     c.high_price::DOUBLE * COALESCE(f.factor, 1)
-  )::DECIMAL(18, 6) AS adj_high,
+  )::DECIMAL(18, 8) AS adj_high,
   (
     c.low_price::DOUBLE * COALESCE(f.factor, 1)
-  )::DECIMAL(18, 6) AS adj_low,
+  )::DECIMAL(18, 8) AS adj_low,
   (
     c.close_price::DOUBLE * COALESCE(f.factor, 1)
-  )::DECIMAL(18, 6) AS adj_close,
+  )::DECIMAL(18, 8) AS adj_close,
   ROUND(c.volume / COALESCE(f.factor, 1), 0)::BIGINT AS adj_volume,
   ROW_NUMBER() OVER (PARTITION BY c.symbol ORDER BY c.trade_date)::INT AS day_number
 FROM chosen AS c
