@@ -67,9 +67,19 @@ def snowflake_gateway() -> GatewayConfig:
     """Snowflake by SNOWFLAKE_*: a password, a key pair (SNOWFLAKE_PRIVATE_KEY_PATH) or OAuth (SNOWFLAKE_TOKEN)."""
     from sqlmesh.core.config.connection import SnowflakeConnectionConfig
 
-    names = (
-        "account user password role authenticator token private_key private_key_path private_key_passphrase host port"
-    ).split()
+    names = [
+        "account",
+        "user",
+        "password",
+        "role",
+        "authenticator",
+        "token",
+        "private_key",
+        "private_key_path",
+        "private_key_passphrase",
+        "host",
+        "port",
+    ]
     given = {name: value for name in names if (value := os.environ.get(f"SNOWFLAKE_{name.upper()}"))}
     if "token" in given:
         given.setdefault("authenticator", "oauth")

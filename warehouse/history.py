@@ -51,19 +51,26 @@ def csv_files(archive: str) -> t.Iterator[tuple[str, dt.datetime, bytes]]:
             for found in page.get("Contents", []):
                 if found["Key"].lower().endswith(".csv"):
                     content = s3.get_object(Bucket=bucket, Key=found["Key"])["Body"].read()
-                    changed = found["LastModified"].astimezone(dt.timezone.utc).replace(tzinfo=None)
+                    changed = found["LastModified"].astimezone(dt.UTC).replace(tzinfo=None)
                     yield found["Key"].removeprefix(root), changed, content
         return
     for path in sorted(Path(archive, "batch").rglob("*")):
         if path.suffix.lower() == ".csv" and path.is_file():
-            changed = dt.datetime.fromtimestamp(path.stat().st_mtime, dt.timezone.utc).replace(tzinfo=None)
+            changed = dt.datetime.fromtimestamp(path.stat().st_mtime, dt.UTC).replace(tzinfo=None)
             yield path.relative_to(archive).as_posix(), changed, path.read_bytes()
 
 
 def read_file(name: str, changed: dt.datetime, content: bytes, date_order: str) -> t.Iterator[Row]:
     """The rows of one file; a file that cannot be read at all is one rejected row that says why."""
     blank: Row = dict.fromkeys(("symbol", "exchange", "bar_interval", "bar_time", "open", "high", "low", "close", "volume"))
-    blank |= {"ingested_at": changed, "source": None, "reject_reason": None, "record": "", "archive_object": name, "source_line": 1}
+    blank |= {
+        "ingested_at": changed,
+        "source": None,
+        "reject_reason": None,
+        "record": "",
+        "archive_object": name,
+        "source_line": 1,
+    }
     try:
         lines = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""))
         header = next(lines, None)
@@ -94,10 +101,12 @@ def read_file(name: str, changed: dt.datetime, content: bytes, date_order: str) 
         try:
             if len(cells) < len(columns):
                 raise ValueError(f"{len(cells)} cells under {len(columns)} columns")
-            cell = dict(zip(columns, (value.strip() for value in cells)))
+            cell = dict(zip(columns, (value.strip() for value in cells), strict=False))
             row["bar_time"] = time_of(cell[columns[0]], site, row["bar_interval"], date_order)
-            row |= {field: price(cell[column], field) for field, column in
-                    (("open", "open"), ("high", "high"), ("low", "low"), ("close", close))}
+            row |= {
+                field: price(cell[column], field)
+                for field, column in (("open", "open"), ("high", "high"), ("low", "low"), ("close", close))
+            }
             row["volume"] = volume(cell.get("volume") or cell.get("vol.") or "")
         except ValueError as error:
             row["reject_reason"] = str(error)
@@ -137,7 +146,7 @@ def time_of(text: str, site: str, interval: str, date_order: str) -> dt.datetime
         if site == "investing":
             time = dt.datetime.strptime(text, "%m/%d/%Y" if date_order == "MDY" else "%d/%m/%Y").replace(tzinfo=cairo)
         elif text.isdecimal():
-            time = dt.datetime.fromtimestamp(int(text), dt.timezone.utc)
+            time = dt.datetime.fromtimestamp(int(text), dt.UTC)
         else:
             time = dt.datetime.fromisoformat(text)
             time = time if time.tzinfo else time.replace(tzinfo=cairo)
@@ -149,7 +158,7 @@ def time_of(text: str, site: str, interval: str, date_order: str) -> dt.datetime
         time = day.replace(hour=10, minute=0, second=0, microsecond=0)
     if time.year < 1990:
         raise ValueError(f"{text!r} is before 1990")
-    return time.astimezone(dt.timezone.utc).replace(tzinfo=None)
+    return time.astimezone(dt.UTC).replace(tzinfo=None)
 
 
 def price(text: str, field: str) -> str | None:

@@ -1,5 +1,7 @@
 """Print the market snapshot from the published Parquet files: `python -m warehouse.snapshot`."""
 
+# ruff: noqa: S608 -- SQL of the project's own names and paths; no outsider's text is in it
+
 import datetime as dt
 import sys
 from decimal import Decimal
@@ -10,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # as SQLMesh does for the project's own modules
-import locations  # noqa: E402
+import locations
 
 COLOURS = {"BULLISH": "green", "BEARISH": "red", "HIGH": "yellow"}
 COLUMNS = ("symbol", "company_name", "trade_date", "current_price", "currency", "price_change_pct", "volume", "ma_7d", "ma_30d",
@@ -28,9 +30,13 @@ def snapshot(folder: str) -> list[tuple[object, ...]]:
     file = Path(folder, "vw_gold_market_snapshot.parquet")
     if not file.exists():
         raise FileNotFoundError(f"{file} is not there: run `sqlmesh -p warehouse plan` first")
-    return duckdb.connect().execute(
-        f"SELECT {', '.join(COLUMNS)} FROM READ_PARQUET(?) ORDER BY price_change_pct DESC NULLS LAST, symbol", [str(file)]
-    ).fetchall()
+    return (
+        duckdb.connect()
+        .execute(
+            f"SELECT {', '.join(COLUMNS)} FROM READ_PARQUET(?) ORDER BY price_change_pct DESC NULLS LAST, symbol", [str(file)]
+        )
+        .fetchall()
+    )
 
 
 def shown(value: object) -> str:

@@ -28,7 +28,9 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=str(__doc__).split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument("--archive-url", required=True, help="the archive as the legs write it: s3://bucket or s3://bucket/prefix")
+    parser.add_argument(
+        "--archive-url", required=True, help="the archive as the legs write it: s3://bucket or s3://bucket/prefix"
+    )
     parser.add_argument("--aws-role-arn", required=True, help="IAM role that may read the bucket; Snowflake will assume it")
     parser.add_argument("--user", required=True, help="user that runs SQLMesh; gets the transformer's role")
     parser.add_argument("--database", default="EGX_DW")
@@ -125,7 +127,9 @@ def main(given: list[str] | None = None) -> int:
             pipes = cursor.execute(f"SHOW PIPES IN SCHEMA {chosen.database}.LANDING").fetchall()
             columns = [column[0].lower() for column in cursor.description]
             for pipe in pipes:
-                print(f"Queue for the bucket's event notifications: {dict(zip(columns, pipe)).get('notification_channel')}")
+                channel = dict(zip(columns, pipe, strict=True))["notification_channel"]
+                print(f"Queue for the bucket's event notifications: {channel}")
+                )
     return 0
 
 

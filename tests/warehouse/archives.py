@@ -42,7 +42,9 @@ def iso(time: dt.datetime | str) -> str:
     return time if isinstance(time, str) else time.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def daily(symbol: str, day: dt.date | str, close: float | None, ingested: dt.datetime | str | None = None, **changed: t.Any) -> Bar:
+def daily(
+    symbol: str, day: dt.date | str, close: float | None, ingested: dt.datetime | str | None = None, **changed: t.Any
+) -> Bar:
     """A Daily bar, ingested at 13:00 UTC of its day unless said otherwise; it starts at 08:00 UTC as in winter."""
     return bar(symbol, f"{day}T08:00:00Z", close, ingested or f"{day}T13:00:00.000000Z", **changed)
 

@@ -7,7 +7,6 @@ FOLDER/statements.jsonl. Every rewrite below is listed with its reason; nothing 
 
 import gzip
 import json
-import os
 import re
 import socket
 import sys
@@ -24,7 +23,10 @@ REWRITES = (
     # "TEMPORARY table names can *only* use the "temp" catalog". SQLMesh drops it itself.
     (re.compile(r"^(/\*.*?\*/ )?CREATE (OR REPLACE )?TEMPORARY TABLE"), r"\1CREATE \2TABLE"),
     # Comments on columns, which fakesnow has not.
-    (re.compile(r"^(/\*.*?\*/ )?ALTER (TABLE|VIEW) [^;]* COMMENT .*", re.DOTALL), "SELECT 'Statement executed successfully.' AS status"),
+    (
+        re.compile(r"^(/\*.*?\*/ )?ALTER (TABLE|VIEW) [^;]* COMMENT .*", re.DOTALL),
+        "SELECT 'Statement executed successfully.' AS status",
+    ),
     # Objects of the account and of loading, which fakesnow has not: it has no users to grant to and no S3 to read.
     (
         re.compile(r"^(CREATE (WAREHOUSE|ROLE|STORAGE INTEGRATION|PIPE|TASK)|ALTER TASK|GRANT)\b.*", re.DOTALL),
@@ -55,12 +57,12 @@ def write_pandas(sql, bindings):
         return sql, bindings
     values = [bindings[k]["value"] for k in sorted(bindings, key=int)]
     if "infer_schema(" in sql.lower():
-        folder = os.path.join(LOCAL_BUCKET_PATH, *values[0].lstrip("@").replace('"', "").split("."))
+        folder = Path(LOCAL_BUCKET_PATH, *values[0].lstrip("@").replace('"', "").split("."))
         described = duckdb.sql(f"DESCRIBE SELECT * FROM read_parquet('{folder}/*')").fetchall()
         rows = ", ".join(f"('{name}', '{TYPES.get(kind, 'VARCHAR')}')" for name, kind, *_ in described)
         return f"SELECT column1 AS COLUMN_NAME, column2 AS TYPE FROM VALUES {rows}", None
     for value in values:
-        sql = re.sub(r"identifier\(\?\)|(?<== )\?|(?<==)\?|(?<= )\?(?= )", lambda _: value, sql, count=1, flags=re.I)
+        sql = re.sub(r"identifier\(\?\)|(?<== )\?|(?<==)\?|(?<= )\?(?= )", lambda _, value=value: value, sql, count=1, flags=re.I)
     sql = re.sub(r"FROM '(@[^']+)'", r"FROM \1", sql)
     sql = re.sub(r"USE_VECTORIZED_SCANNER=\w+|BINARY_AS_TEXT=\w+", "", sql)
     return sql, None
@@ -76,7 +78,12 @@ def login(send):
             return
         body = json.loads(message["body"])
         if body.get("data"):
-            body["data"] |= {"masterToken": body["data"]["token"], "validityInSeconds": 3600, "masterValidityInSeconds": 14400, "sessionId": 1}
+            body["data"] |= {
+                "masterToken": body["data"]["token"],
+                "validityInSeconds": 3600,
+                "masterValidityInSeconds": 14400,
+                "sessionId": 1,
+            }
         message = {**message, "body": json.dumps(body).encode()}
         length = (b"content-length", str(len(message["body"])).encode())
         start["headers"] = [length if k == b"content-length" else (k, v) for k, v in start["headers"]]
@@ -99,7 +106,7 @@ async def rewriting(scope, receive, send):
     if headers.get(b"content-encoding") == b"gzip":
         body = gzip.decompress(body)
     request = json.loads(body)
-    with open(f"{sys.argv[1]}/statements.jsonl", "a", encoding="utf-8") as log:
+    with Path(sys.argv[1], "statements.jsonl").open("a", encoding="utf-8") as log:
         log.write(json.dumps(request.get("sqlText", "")) + "\n")
     request["sqlText"], request["bindings"] = write_pandas(request.get("sqlText", ""), request.get("bindings"))
     for pattern, replacement in REWRITES:
@@ -111,6 +118,7 @@ async def rewriting(scope, receive, send):
         return {"type": "http.request", "body": body, "more_body": False}
 
     await app(scope, replay, send)
+    return None
 
 
 if __name__ == "__main__":
@@ -124,7 +132,7 @@ if __name__ == "__main__":
     listener.bind(("127.0.0.1", 0))
     listener.listen()
     (folder / "port.new").write_text(str(listener.getsockname()[1]))
-    os.rename(folder / "port.new", folder / "port")
+    (folder / "port.new").rename(folder / "port")
     server = uvicorn.Server(
         uvicorn.Config(rewriting, ssl_certfile=str(folder / "cert.pem"), ssl_keyfile=str(folder / "key.pem"), log_level="warning")
     )

@@ -1,5 +1,7 @@
 """Files of price history, as the sites export them."""
 
+# ruff: noqa: DTZ001, E501 -- DuckDB gives UTC without zone; SQL and recorded lines stay on one line
+
 import datetime as dt
 from decimal import Decimal
 from pathlib import Path
@@ -32,7 +34,7 @@ def test_the_order_of_day_and_month_is_a_setting() -> None:
     assert row["bar_time"] == dt.datetime(2025, 7, 12, 7)  # summer time
     (row,) = rows("batch/COMI.csv", INVESTING.replace("12/07", "12/31"), "DMY")
     assert row["reject_reason"] == "'12/31/2025' is not DD/MM/YYYY"
-    with pytest.raises(ValueError, match="MDY .* or DMY"):
+    with pytest.raises(ValueError, match=r"MDY .* or DMY"):
         read_folder("/nowhere", "YMD")
 
 
@@ -97,7 +99,8 @@ def test_files_become_silver_rows_and_a_streamed_bar_wins(make_warehouse) -> Non
     warehouse = make_warehouse()
     deliver(warehouse.archive, [daily("COMI", "2025-12-07", 83.5, volume=1_250_000), daily("OTMT", "2025-12-08", 0.5)])
     files: dict[str, str] = {
-        "COMI Historical Data.csv": INVESTING + '"12/08/2025","84.10","83.90","84.50","83.00","-","0.2%"\r\n"13/08/2025","1","1","1","1","1","1"\r\n',
+        "COMI Historical Data.csv": INVESTING
+        + '"12/08/2025","84.10","83.90","84.50","83.00","-","0.2%"\r\n"13/08/2025","1","1","1","1","1","1"\r\n',
         "symbol=OIH/yahoo.csv": YAHOO,
         "notes.csv": "nothing,here\n",
     }
@@ -119,10 +122,13 @@ def test_files_become_silver_rows_and_a_streamed_bar_wins(make_warehouse) -> Non
         "('historical_difference', 'rejected') ORDER BY ALL"
     )
     assert [row[:2] for row in quality] == [("historical_difference", "COMI"), ("rejected", "COMI"), ("rejected", None)]
-    assert "streamed close 83.5000" in quality[0][2] and "close 83.9000" in quality[0][2]
+    assert "streamed close 83.5000" in quality[0][2]
+    assert "close 83.9000" in quality[0][2]
     assert "COMI Historical Data.csv:4: '13/08/2025' is not MM/DD/YYYY" in quality[1][2]
     # the company's rows join across its renaming, the file's under the new name, the streamed one under the old
-    joined = warehouse.rows("SELECT traded_symbol, data_source FROM gold.fct_stock_daily_prices WHERE symbol = 'OIH' ORDER BY trade_date")
+    joined = warehouse.rows(
+        "SELECT traded_symbol, data_source FROM gold.fct_stock_daily_prices WHERE symbol = 'OIH' ORDER BY trade_date"
+    )
     assert joined == [("OIH", "HISTORICAL"), ("OTMT", "STREAMING")]
 
 

@@ -72,7 +72,7 @@ def test_runs_equal_a_rebuild(companies: tuple[list[list[Bar]], ...], mid_sessio
         grown = Warehouse(root / "archive", root / "grown").open()
         grown.plan(execution_time=at(DAYS[0], 1))
         offset = 0
-        for day, batches in zip(DAYS, zip(*companies, strict=True)):
+        for day, batches in zip(DAYS, zip(*companies, strict=True), strict=False):
             batch = [record for one in batches for record in one]
             half = len(batch) // 2 if mid_session else len(batch)
             for hour, part in ((10, batch[:half]), (14, batch[half:])):
@@ -107,7 +107,12 @@ def test_a_long_history_of_deliveries_equals_a_rebuild(make_warehouse) -> None:
     for number, day in enumerate(DAYS):
         put([daily("COMI", day, 80 + number, at(day, 9)), bar("ETEL", at(day, 8, 5), 40 + number, at(day, 8, 6), "1 Minute")])
         assert grown.run(at(day, 10), KEPT)
-        put([daily("COMI", day, 81 + number, at(day, 13), is_final=True), bar("ETEL", at(day, 8, 6), 41 + number, at(day, 8, 7), "1 Minute")])
+        put(
+            [
+                daily("COMI", day, 81 + number, at(day, 13), is_final=True),
+                bar("ETEL", at(day, 8, 6), 41 + number, at(day, 8, 7), "1 Minute"),
+            ]
+        )
         put([daily("OTMT" if number < 4 else "OIH", day, 0.5, at(day, 13, 1)), "{broken"], date=str(day))
         assert grown.run(at(day, 14), KEPT)
     put([daily("COMI", DAYS[1], 99, at(DAYS[7], 15))])  # a correction a week later

@@ -1,5 +1,7 @@
 """The project itself: format, lint, unit tests, environments, and what readers see."""
 
+# ruff: noqa: E501 -- SQL stays on one line
+
 import datetime as dt
 import os
 import shutil
@@ -30,7 +32,8 @@ def test_format_lint_and_unit_tests_are_content(make_warehouse) -> None:
     assert context.format(check=True)
     assert context.lint_models() == []
     results = context.test()
-    assert results.wasSuccessful() and results.testsRun >= 7
+    assert results.wasSuccessful()
+    assert results.testsRun >= 7
 
 
 def test_the_rule_against_json_path_casts_finds_them(make_warehouse) -> None:
@@ -44,7 +47,7 @@ def test_the_rule_against_json_path_casts_finds_them(make_warehouse) -> None:
 
     def model(column: str):
         assert parse_one(column, dialect="snowflake")
-        text = f"MODEL (name silver.extra, kind VIEW, dialect snowflake, audits (not_null(columns := (symbol))));\n"
+        text = "MODEL (name silver.extra, kind VIEW, dialect snowflake, audits (not_null(columns := (symbol))));\n"
         return load_sql_based_model(
             parse(f"{text}SELECT {column} AS symbol FROM (SELECT PARSE_JSON('{{}}') AS record) AS r", default_dialect="snowflake"),
             default_catalog="EGX_DW", dialect="snowflake", project="egx", path=PROJECT / "warehouse" / "models" / "silver" / "extra.sql",
@@ -59,7 +62,7 @@ def test_the_rule_against_json_path_casts_finds_them(make_warehouse) -> None:
 
 def test_a_plan_from_either_folder_publishes_gold_and_the_snapshot(environment: dict[str, str], tmp_path: Path) -> None:
     """An archive with one day of minutes, as the simulated session makes it, plus some Daily bars; no other setting."""
-    today = dt.datetime.now(dt.timezone.utc).replace(hour=8, minute=0, second=0, microsecond=0, tzinfo=None)
+    today = dt.datetime.now(dt.UTC).replace(hour=8, minute=0, second=0, microsecond=0, tzinfo=None)
     archive = tmp_path / "archive"
     for number, symbol in enumerate(("COMI", "OTMT")):
         bars = [bar(symbol, today + dt.timedelta(minutes=minute), 10 + minute % 7 + number, today + dt.timedelta(minutes=minute + 1),
@@ -73,8 +76,9 @@ def test_a_plan_from_either_folder_publishes_gold_and_the_snapshot(environment: 
     shown = subprocess.run([sys.executable, "-m", "warehouse.snapshot"], cwd=PROJECT, env={**environment, "COLUMNS": "200"},
                            capture_output=True, text=True, timeout=60)  # fmt: skip
     assert shown.returncode == 0, shown.stderr
-    assert "Commercial International Bank" in shown.stdout and "Orascom Investment Holding" in shown.stdout
-    assert f"{today:%Y-%m-%d}*" in shown.stdout and "NEUTRAL" in shown.stdout or "BULLISH" in shown.stdout
+    assert "Commercial International Bank" in shown.stdout
+    assert "Orascom Investment Holding" in shown.stdout
+    assert (f"{today:%Y-%m-%d}*" in shown.stdout and "NEUTRAL" in shown.stdout) or "BULLISH" in shown.stdout
 
     published = sorted(path.stem for path in (tmp_path / "warehouse" / "gold").glob("*.parquet"))
     assert published == ["dim_date", "dim_stock", "fct_stock_daily_prices", "fct_stock_intraday_prices", "fct_stock_momentum",
@@ -99,7 +103,8 @@ def test_a_plan_from_either_folder_publishes_gold_and_the_snapshot(environment: 
 def test_nothing_published_says_what_to_run(environment: dict[str, str]) -> None:
     ran = subprocess.run([sys.executable, "-m", "warehouse.snapshot"], cwd=PROJECT, env=environment, capture_output=True,
                          text=True, timeout=60)  # fmt: skip
-    assert ran.returncode == 1 and "sqlmesh -p warehouse plan" in ran.stderr
+    assert ran.returncode == 1
+    assert "sqlmesh -p warehouse plan" in ran.stderr
 
 
 def test_a_blocking_audit_leaves_prod_as_it_was(make_warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,7 +116,9 @@ def test_a_blocking_audit_leaves_prod_as_it_was(make_warehouse, monkeypatch: pyt
         "SELECT table_schema || '.' || table_name FROM information_schema.tables WHERE table_name LIKE 'SILVER__STOCK_PRICES_STREAMED__%' "
         "AND table_type = 'BASE TABLE' AND table_name NOT LIKE '%dev' AND table_name NOT LIKE '%temp'"
     )
-    warehouse.context.engine_adapter.execute(f'UPDATE EGX_DW."{table.split(".")[0]}"."{table.split(".")[1]}" SET close_price = -1')
+    warehouse.context.engine_adapter.execute(
+        f'UPDATE EGX_DW."{table.split(".")[0]}"."{table.split(".")[1]}" SET close_price = -1'
+    )
     assert not warehouse.run()
     assert not warehouse.context.audit(start="2020-01-01", end="2026-12-31")
 
@@ -121,7 +128,9 @@ def test_dev_shows_a_change_before_prod_has_it(make_warehouse, tmp_path: Path) -
     copy = tmp_path / "project"
     shutil.copytree(PROJECT / "warehouse", copy / "warehouse", ignore=shutil.ignore_patterns(".cache", "__pycache__"))
     warehouse = make_warehouse()
-    deliver(warehouse.archive, [daily("COMI", day, 80 + number) for number, day in enumerate(trading_days(dt.date(2026, 9, 6), 8))])
+    deliver(
+        warehouse.archive, [daily("COMI", day, 80 + number) for number, day in enumerate(trading_days(dt.date(2026, 9, 6), 8))]
+    )
     warehouse.close()
 
     from sqlmesh import Context
@@ -140,7 +149,9 @@ def test_dev_shows_a_change_before_prod_has_it(make_warehouse, tmp_path: Path) -
     signal = "SELECT volume_signal, COUNT(*) FROM gold{}.fct_stock_daily_prices GROUP BY 1 ORDER BY 1 NULLS LAST"
     assert second.engine_adapter.fetchall(signal.format("")) == [("NORMAL", 2), (None, 6)]
     assert second.engine_adapter.fetchall(signal.format("__dev")) == [("HIGH", 2), (None, 6)]
-    (difference,) = second.table_diff("prod", "dev", on=["symbol", "trade_date"], select_models={"gold.fct_stock_daily_prices"}, show=False)
+    (difference,) = second.table_diff(
+        "prod", "dev", on=["symbol", "trade_date"], select_models={"gold.fct_stock_daily_prices"}, show=False
+    )
     rows = difference.row_diff()
     assert (rows.full_match_count, rows.partial_match_count, rows.s_only_count, rows.t_only_count) == (6, 2, 0, 0)
     second.plan(**plan)

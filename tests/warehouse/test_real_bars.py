@@ -1,5 +1,7 @@
 """Real bars through bronze, silver and gold equal an independent computation with pandas and TA-Lib."""
 
+# ruff: noqa: E501 -- SQL stays on one line
+
 import os
 import typing as t
 from pathlib import Path
@@ -55,9 +57,16 @@ def test_real_minutes_become_the_days_that_pandas_computes(make_warehouse: t.Any
         "SELECT * FROM gold.fct_stock_daily_prices WHERE is_rolled_up ORDER BY symbol, trade_date"
     )
     found.columns = [column.lower() for column in found.columns]
-    assert len(found) == len(expected) and found["symbol"].tolist() == expected["symbol"].tolist()
+    assert len(found) == len(expected)
+    assert found["symbol"].tolist() == expected["symbol"].tolist()
     assert found["trade_date"].astype(str).str[:10].tolist() == expected["trade_date"].tolist()
-    for theirs, ours in (("open", "open_price"), ("high", "high_price"), ("low", "low_price"), ("close", "close_price"), ("volume", "volume")):
+    for theirs, ours in (
+        ("open", "open_price"),
+        ("high", "high_price"),
+        ("low", "low_price"),
+        ("close", "close_price"),
+        ("volume", "volume"),
+    ):
         np.testing.assert_array_equal(found[ours].astype(float), expected[theirs].astype(float), err_msg=ours)
     for name in ("ma_7d", "ma_30d", "ema_12", "ema_26", "macd", "macd_signal", "rsi_14", "atr_14", "bollinger_upper", "bollinger_lower",
                  "price_change_pct"):  # fmt: skip

@@ -1,10 +1,12 @@
 """The same models through the real connector and TLS on a fakesnow server: gold equals gold on DuckDB, row for row."""
 
+import contextlib
 import datetime as dt
 import json
 import os
 import subprocess
 import sys
+import time
 import typing as t
 from numbers import Number
 from pathlib import Path
@@ -48,18 +50,15 @@ def snowflake(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[dict[str, 
             pytest.fail(f"fakesnow's environment could not be made: {made.stderr}")
         pytest.skip(f"fakesnow's environment could not be made: {made.stderr}")
     folder = tmp_path_factory.mktemp("fakesnow")
-    with open(folder / "log", "wb") as log:
-        server = subprocess.Popen(
-            [made.stdout.strip(), str(HERE / "fakesnow_server.py"), str(folder)], stdout=log, stderr=log
-        )
+    with (folder / "log").open("wb") as log:
+        server = subprocess.Popen([made.stdout.strip(), str(HERE / "fakesnow_server.py"), str(folder)], stdout=log, stderr=log)
     try:
-        deadline = dt.datetime.now() + dt.timedelta(seconds=60)
+        deadline = time.monotonic() + 60
         while not (folder / "port").exists():
-            assert server.poll() is None and dt.datetime.now() < deadline, (folder / "log").read_text()
-            try:
+            assert server.poll() is None, (folder / "log").read_text()
+            assert time.monotonic() < deadline
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 server.wait(0.1)
-            except subprocess.TimeoutExpired:
-                pass
         yield {
             "SNOWFLAKE_ACCOUNT": "fakesnow",
             "SNOWFLAKE_USER": "SQLMESH",
@@ -82,7 +81,7 @@ def environment(snowflake: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> d
 
 
 def sent(environment: dict[str, str]) -> list[str]:
-    with open(environment["FAKESNOW_LOG"], encoding="utf-8") as log:
+    with Path(environment["FAKESNOW_LOG"]).open(encoding="utf-8") as log:
         return [json.loads(line) for line in log]
 
 
@@ -123,7 +122,8 @@ def test_the_setup_runs_twice_and_prints_the_trust_policy(environment: dict[str,
         }
         assert ("arn:aws:sqs:eu-central-1:210987654321:fake" in ran.stdout) == (load == "pipe")
     made = [statement for statement in sent(environment) if statement.startswith("CREATE ")]
-    assert made and all("IF NOT EXISTS" in statement for statement in made)
+    assert made
+    assert all("IF NOT EXISTS" in statement for statement in made)
 
 
 def test_a_dry_run_connects_to_nothing() -> None:
@@ -131,12 +131,14 @@ def test_a_dry_run_connects_to_nothing() -> None:
     ran = subprocess.run([*SETUP, "--dry-run"], capture_output=True, text=True, env=bare, timeout=60)
     assert ran.returncode == 0, ran.stderr
     assert "CREATE STORAGE INTEGRATION IF NOT EXISTS EGX_ARCHIVE" in ran.stdout
-    assert "METADATA$FILE_ROW_NUMBER" in ran.stdout and "${" not in ran.stdout
+    assert "METADATA$FILE_ROW_NUMBER" in ran.stdout
+    assert "${" not in ran.stdout
 
 
 def test_names_that_are_no_names_are_refused() -> None:
     ran = subprocess.run([*SETUP, "--dry-run", "--database", "X; DROP DATABASE Y"], capture_output=True, text=True, timeout=60)
-    assert ran.returncode == 2 and "--database" in ran.stderr
+    assert ran.returncode == 2
+    assert "--database" in ran.stderr
 
 
 def compared(rows: list[tuple[t.Any, ...]]) -> list[str]:
@@ -147,6 +149,7 @@ def compared(rows: list[tuple[t.Any, ...]]) -> list[str]:
     )
 
 
+@pytest.mark.timeout(900)
 def test_gold_on_snowflake_equals_gold_on_duckdb(make_warehouse, environment: dict[str, str]) -> None:
     """Plan, a run with a correction, a plan of dev and its promotion; audits run in all of them."""
     assert subprocess.run(SETUP, capture_output=True, timeout=120).returncode == 0
@@ -158,7 +161,7 @@ def test_gold_on_snowflake_equals_gold_on_duckdb(make_warehouse, environment: di
         closes = [50 + number + (day.toordinal() * 7919 % 13) / 4 for day in days]
         deliver(archive, [
             daily(symbol, day, close, high=close + 1, low=close - 0.5, volume=1000 * (position % 9 + 1))
-            for position, (day, close) in enumerate(zip(days, closes))
+            for position, (day, close) in enumerate(zip(days, closes, strict=False))
         ])  # fmt: skip
     minutes = [bar("SWDY", f"{days[-1]}T07:{minute:02d}:00Z", 60 + minute / 10, f"{days[-1]}T12:{minute:02d}:01.5Z", "1 Minute")
                for minute in range(20)]  # fmt: skip

@@ -1,7 +1,6 @@
 """Expressions over a bar's record that more than one model needs."""
 
 from sqlglot import exp, parse_one
-
 from sqlmesh import macro
 
 
@@ -26,9 +25,7 @@ def utc(evaluator, text: exp.Expression):
 @macro()
 def cairo_date(evaluator, time: exp.Expression):
     """@CAIRO_DATE(bar_time): the exchange's calendar day of a UTC time."""
-    return parse_one(
-        f"CONVERT_TIMEZONE('UTC', 'Africa/Cairo', {time.sql(dialect='snowflake')})::DATE", dialect="snowflake"
-    )
+    return parse_one(f"CONVERT_TIMEZONE('UTC', 'Africa/Cairo', {time.sql(dialect='snowflake')})::DATE", dialect="snowflake")
 
 
 @macro()

@@ -1,7 +1,8 @@
 """Readers' copy of the gold layer: a DuckDB file takes one process at a time, Parquet files any number."""
 
-from sqlglot import exp
+# ruff: noqa: S608 -- SQL of the project's own names and paths; no outsider's text is in it
 
+from sqlglot import exp
 from sqlmesh import macro
 
 
@@ -9,7 +10,8 @@ from sqlmesh import macro
 def publish(evaluator, schema: exp.Expression):
     """after_all: @PUBLISH(gold) copies the promoted views of a schema to Parquet beside the DuckDB file.
 
-    Only on DuckDB and only for prod; of intraday bars the last 31 days. DuckDB writes a temporary file and renames it: a reader sees the old or the new.
+    Only on DuckDB and only for prod; of intraday bars the last 31 days. DuckDB writes a temporary file and renames it:
+    a reader sees the old or the new.
     """
     if evaluator.gateway != "duckdb" or evaluator.locals.get("this_env") != "prod":
         return []

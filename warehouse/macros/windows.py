@@ -1,7 +1,6 @@
 """Moving windows over a symbol's trading days."""
 
 from sqlglot import exp, parse_one
-
 from sqlmesh import macro
 
 
@@ -26,7 +25,8 @@ def moving_average(evaluator, column: exp.Expression, days: exp.Expression):
 @macro()
 def moving_deviation(evaluator, column: exp.Expression, days: exp.Expression):
     """@MOVING_DEVIATION(adj_close, 20): population standard deviation, from exact sums, NULL until 20 days are there."""
-    value, window, n = column.sql(dialect="snowflake"), frame(int(days.name)), days.name
+    # one digit wider, so that DuckDB computes the square in 128 bits: DECIMAL(18) times DECIMAL(18) overflows 64
+    value, window, n = f"({column.sql(dialect='snowflake')}::DECIMAL(19, 8))", frame(int(days.name)), days.name
     return parse_one(
         f"""
         CASE

@@ -4,10 +4,9 @@ import typing as t
 from datetime import datetime
 
 import pandas as pd
+from history import read_folder
 from sqlglot import exp
 from sqlmesh import ExecutionContext, model
-
-from history import read_folder
 
 
 @model(
