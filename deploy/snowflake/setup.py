@@ -129,7 +129,6 @@ def main(given: list[str] | None = None) -> int:
             for pipe in pipes:
                 channel = dict(zip(columns, pipe, strict=True))["notification_channel"]
                 print(f"Queue for the bucket's event notifications: {channel}")
-                )
     return 0
 
 
