@@ -84,7 +84,9 @@ class Sqlmesh:
 
     def cold(self, day: dt.date) -> float:
         shutil.rmtree(self.folder, ignore_errors=True)
-        return self.command("plan", "--auto-apply", "--no-prompts", "--skip-tests", "--execution-time", f"{day + dt.timedelta(1)}")
+        return self.command(
+            "plan", "--auto-apply", "--no-prompts", "--skip-tests", "--execution-time", f"{day + dt.timedelta(1)}"
+        )
 
     def day(self, day: dt.date) -> float:
         return self.command("run", "--ignore-cron", "--end", str(day))

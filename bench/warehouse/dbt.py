@@ -104,7 +104,9 @@ class Dbt:
                 continue
             columns = "\n".join(f"      - name: {key}\n        data_tests: [not_null]" for key in keys)
             unique = " || '|' || ".join(f"{key}::VARCHAR" for key in keys)
-            tests.append(f"  - name: {name}\n    data_tests:\n      - unique: {{column_name: \"{unique}\"}}\n    columns:\n{columns}")
+            tests.append(
+                f'  - name: {name}\n    data_tests:\n      - unique: {{column_name: "{unique}"}}\n    columns:\n{columns}'
+            )
         (models / "tests.yml").write_text("version: 2\nmodels:\n" + "\n".join(tests) + "\n")
         context.close()
 
@@ -131,7 +133,7 @@ class Dbt:
               FROM READ_BLOB({files})
             )
         ) AS "ARCHIVE\""""
-        start = sql.index("FROM (", sql.index("AS \"RECORD\"")) + len("FROM ")
+        start = sql.index("FROM (", sql.index('AS "RECORD"')) + len("FROM ")
         end = sql.index(') AS "ARCHIVE"', start) + len(') AS "ARCHIVE"')
         return sql[:start] + reader + sql[end:]
 
