@@ -80,17 +80,13 @@ class Directory:
         path = self._root / checked(key)
         temporary = path.with_name(f".{path.name}.tmp")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            self._make(path.parent)
             with temporary.open("wb") as file:
                 file.write(body)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.rename(path)
-            folder = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            _sync(path.parent)
         except OSError as error:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)  # it may be what fills the disk
@@ -119,6 +115,21 @@ class Directory:
             return path.read_bytes()
         except OSError as error:
             raise PermanentError(f"cannot read {path}: {error.strerror}") from None
+
+    def _make(self, folder: Path) -> None:
+        """Makes a folder and those above it, so that a power cut does not take them back."""
+        if not folder.is_dir():
+            self._make(folder.parent)
+            folder.mkdir(exist_ok=True)
+            _sync(folder.parent)
+
+
+def _sync(folder: Path) -> None:
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 class _Block:

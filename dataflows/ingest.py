@@ -6,6 +6,7 @@ python -m bytewax.run dataflows.ingest
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import bytewax.operators as op
 from bytewax.dataflow import Dataflow
@@ -27,7 +28,7 @@ def ingest(flow: Dataflow, run: Run, poll: Poll[Bar] | None = None, *, again: bo
     """
     published = memory(run)
     bars = op.input("ingest_source", flow, source(run, poll))
-    changed = op.map_value("ingest_changed", bars, lambda batch: changes(run, published, batch, again=again))
+    changed = op.map_value("ingest_changed", bars, run.failing(lambda batch: changes(run, published, batch, again=again)))
     stamped = op.map_value("ingest_stamp", changed, lambda batch: published.stamp(batch, process.now()))
     records = op.map_value("ingest_encode", stamped, to_records)
     op.output("ingest_kafka", records, kafka_sink(run, published))
@@ -60,13 +61,16 @@ def source(run: Run, poll: Poll[Bar] | None = None) -> PollingSource[Bar]:
 def memory(run: Run) -> Published:
     """What was published before, to the same place: a broker's topic, or, in one process, the stores behind it."""
     settings = run.settings
-    archive, live = run.settings.path(settings.archive.url), run.settings.path(settings.live.sqlite)
+    stores = [settings.live.sqlite] if settings.live.store == "sqlite" else []
+    if "://" not in settings.archive.url:
+        stores.append(Path(settings.archive.url))
     if run.broker is None:
         target = f"{kafka.cluster_id(run.client)}/{settings.kafka.topic}"
     else:
-        target = f"{live if settings.live.store == 'sqlite' else settings.influxdb.url} {settings.archive.url}"
-    published = Published(run.settings.path(settings.ingest.state), target, run.handover.durable)
-    if run.broker is not None and settings.live.store == "sqlite" and not (live.exists() and archive.exists()):
+        live = settings.path(settings.live.sqlite) if settings.live.store == "sqlite" else settings.influxdb.url
+        target = f"{live} {settings.archive.url}"
+    published = Published(settings.path(settings.ingest.state), target, run.handover.durable)
+    if run.broker is not None and not all(settings.path(store).exists() for store in stores):
         published.forget()  # the stores were removed
     return published
 

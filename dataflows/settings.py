@@ -63,7 +63,7 @@ def _web_url(value: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("an http:// or https:// address")
     if parts.username or parts.password:
-        raise ValueError("an address without user and password: the token is EGX_INFLUXDB__TOKEN")
+        raise ValueError("an address without user and password: secrets have settings of their own")
     return value
 
 
@@ -333,7 +333,13 @@ def _explain(error: Mapping[str, Any]) -> str:
     if error["type"] == "value_error":
         message = f"must be {message}"
     given = error.get("input")
-    value = "" if isinstance(given, dict | BaseModel) or _SECRET.search(path[-1]) else f" {given!r}:"
+    # What may hold a secret is not repeated: an address its password, a client's properties any.
+    quiet = (
+        isinstance(given, dict | list | BaseModel)
+        or _SECRET.search(path[-1])
+        or re.search(r"influxdb\.url|endpoint_url|kafka\.client", ".".join(path))
+    )
+    value = "" if quiet else f" {given!r}:"
     return f"setting {'.'.join(path)}:{value} {message[:1].lower()}{message[1:]}"
 
 
