@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -40,6 +40,16 @@ class ObjectStore(Protocol):
 
     def put(self, key: str, body: bytes) -> None:
         """Writes a whole object, durably, over any of that key. Raises TransientError and PermanentError."""
+
+
+class ReadableStore(Protocol):
+    """Where objects can be read back from."""
+
+    def keys(self, after: str = "") -> Iterator[str]:
+        """The keys greater than one, in their order. Raises TransientError and PermanentError."""
+
+    def get(self, key: str) -> bytes:
+        """A whole object. Raises TransientError and PermanentError."""
 
 
 def checked(key: str) -> str:
@@ -91,6 +101,27 @@ class Directory:
             self._make(folder.parent)
             folder.mkdir(exist_ok=True)
             _sync(folder.parent)
+
+    def keys(self, after: str = "") -> Iterator[str]:
+        def below(folder: Path) -> Iterator[str]:
+            with os.scandir(folder) as entries:
+                for entry in sorted(entries, key=lambda entry: entry.name):
+                    key = Path(entry.path).relative_to(self._root).as_posix()
+                    if entry.is_dir():
+                        if key >= after[: len(key)]:
+                            yield from below(Path(entry.path))
+                    elif key > after and not entry.name.startswith("."):
+                        yield key
+
+        if self._root.is_dir():
+            yield from below(self._root)
+
+    def get(self, key: str) -> bytes:
+        path = self._root / checked(key)
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise PermanentError(f"cannot read {path}: {error.strerror}") from None
 
 
 def _sync(folder: Path) -> None:

@@ -65,17 +65,19 @@ class Published:
         with self._locked(), self._connection:
             self._connection.execute(_FORGET, (self._target,))
 
-    def changed(self, bars: Iterable[Bar]) -> list[Bar]:
+    def changed(self, bars: Iterable[Bar], *, again: bool = False) -> list[Bar]:
         """The bars that were never published, or with other values, in order.
 
         Not those that a source gives as unfinished after it gave them as final: it has gone back, as a replay does.
+
+        :arg again: those that were published with the same values, too: they are known to be lost.
         """
         new = []
         with self._locked():
             for bar in bars:
                 identity, version = _identity(bar), _version(bar)
                 known = self._pending.get(identity) or self._noted(identity)
-                if known is None or (known != version and not (_final(known) and not _final(version))):
+                if known is None or ((again or known != version) and not (_final(known) and not _final(version))):
                     self._pending[identity] = version
                     self._writing.append((identity, version))
                     new.append(bar)
