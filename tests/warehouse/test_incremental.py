@@ -162,7 +162,7 @@ def test_paths_do_not_depend_on_the_folder_one_stands_in(monkeypatch) -> None:
     import sys
 
     monkeypatch.syspath_prepend(str(PROJECT / "warehouse"))
-    monkeypatch.delenv("EGX_ARCHIVE", raising=False)
+    monkeypatch.delenv("EGX_WAREHOUSE_ARCHIVE", raising=False)
     sys.modules.pop("locations", None)
     import locations
 

@@ -373,6 +373,32 @@ def test_nothing_is_left_when_the_process_is_killed(server: FakeTradingView, tmp
     assert server.wait_until_closed()
 
 
+def test_a_process_that_is_asked_to_end_in_a_poll_ends_at_once(server: FakeTradingView, tmp_path: Path) -> None:
+    environment = {
+        **clean_environment(),
+        "EGX_SOURCE__KIND": "egxpy",
+        "EGX_SOURCE__SYMBOLS": '["COMI","SILENT"]',
+        "EGX_SOURCE__EGXPY__DATA_URL": server.url,
+        "EGX_SOURCE__EGXPY__TIMEOUT_SECONDS": "200",
+        "EGX_SOURCE__EGXPY__DEADLINE_SECONDS": "200",
+        "EGX_INGEST__STATE": str(tmp_path / "ingest.sqlite"),
+        "EGX_LIVE__SQLITE": str(tmp_path / "live.sqlite"),
+        "EGX_ARCHIVE__URL": str(tmp_path / "archive"),
+    }
+    asked = len(server.asked)
+    command = [sys.executable, "-m", "bytewax.run", "dataflows.main"]
+    with subprocess.Popen(command, env=environment, cwd=ROOT, stderr=subprocess.PIPE, text=True) as running:
+        deadline = time.monotonic() + 60
+        while "EGX:SILENT" not in {symbol for symbol, _, _ in server.asked[asked:]} and time.monotonic() < deadline:
+            threading.Event().wait(0.05)
+        running.send_signal(signal.SIGTERM)
+        began = time.monotonic()
+        _, errors = running.communicate(timeout=60)
+    assert running.returncode == 0, errors
+    assert time.monotonic() - began < 30  # and not two hundred
+    assert server.wait_until_closed()
+
+
 # Login
 
 
