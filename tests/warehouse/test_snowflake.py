@@ -130,7 +130,7 @@ def test_a_dry_run_connects_to_nothing() -> None:
     bare = {name: value for name, value in os.environ.items() if not name.startswith("SNOWFLAKE_")}
     ran = subprocess.run([*SETUP, "--dry-run"], capture_output=True, text=True, env=bare, timeout=60)
     assert ran.returncode == 0, ran.stderr
-    assert "CREATE STORAGE INTEGRATION IF NOT EXISTS EGX_WAREHOUSE_ARCHIVE" in ran.stdout
+    assert "CREATE STORAGE INTEGRATION IF NOT EXISTS EGX_ARCHIVE" in ran.stdout
     assert "METADATA$FILE_ROW_NUMBER" in ran.stdout
     assert "${" not in ran.stdout
 
