@@ -38,7 +38,7 @@ def test_keys_come_in_order_from_one_on_and_beyond_a_page(bucket: Bucket) -> Non
 def test_an_object_comes_back_and_a_missing_one_is_an_error_that_names_it(bucket: Bucket) -> None:
     bucket.put("date=2025-05-04/symbol=COMI/1.json", b"{}\n")
     assert bucket.get("date=2025-05-04/symbol=COMI/1.json") == b"{}\n"
-    with pytest.raises(PermanentError, match="s3://bars/streaming/date=2025-05-05/symbol=COMI/1.json"):
+    with pytest.raises(PermanentError, match=r"s3://bars/streaming/date=2025-05-05/symbol=COMI/1.json"):
         bucket.get("date=2025-05-05/symbol=COMI/1.json")
 
 
