@@ -93,7 +93,8 @@ class Place:
     def queryable(self, bucket: str) -> Callable[[], bool]:
         """Whether every bar can be queried; asks five times a second at most."""
         client = InfluxDBClient(self.influxdb.url, self.token, org=self.org, timeout=60_000)
-        query = f'from(bucket: "{bucket}") |> range(start: -30d) |> filter(fn: (r) => r._field == "close") |> count() |> group() |> sum()'
+        closes = f'from(bucket: "{bucket}") |> range(start: -30d) |> filter(fn: (r) => r._field == "close")'
+        query = f"{closes} |> count() |> group() |> sum()"
         asked = [0.0]
 
         def done() -> bool:
