@@ -199,6 +199,20 @@ def end_offsets(client: Client, topic: str, timeout: float = CONNECT_SECONDS) ->
         consumer.close()
 
 
+def committed_offsets(client: Client, group: str, topic: str, timeout: float = CONNECT_SECONDS) -> dict[int, int]:
+    """What a group has committed: partition -> the offset it goes on at, below 0 where none. Raises as `ensure_topics` does."""
+    errors: list[KafkaError] = []
+    consumer = Consumer({**client, "group.id": group, "error_cb": errors.append, "log_level": 0})
+    try:
+        partitions = consumer.list_topics(topic, timeout=timeout).topics[topic].partitions
+        committed = consumer.committed([TopicPartition(topic, p) for p in partitions], timeout=timeout)
+        return {t.partition: t.offset for t in committed}
+    except KafkaException as error:
+        raise _connect_error(client, error.args[0], errors) from None
+    finally:
+        consumer.close()
+
+
 def _connect_error(client: Client, error: KafkaError, others: Sequence[KafkaError]) -> Exception:
     where = client["bootstrap.servers"]
     for other in (error, *others):

@@ -163,6 +163,7 @@ class ObjectSink(FixedPartitionedSink[Sequence[Piece], None]):
         parallel: int = 16,
         retry_seconds: float = 300,
         on_written: Callable[[int], None] = lambda lines: None,
+        on_retry: Callable[[], None] = lambda: None,
     ) -> None:
         """
         :arg store: opens the store; called when the flow starts.
@@ -170,9 +171,10 @@ class ObjectSink(FixedPartitionedSink[Sequence[Piece], None]):
         :arg parallel: objects put at the same time.
         :arg retry_seconds: how long a put is tried again before the flow fails.
         :arg on_written: called with the number of lines that have become durable.
+        :arg on_retry: called before each further attempt at a put.
         """
         self._store, self._partitions, self._parallel = store, partitions, parallel
-        self._stop, self._retry_seconds, self._on_written = stop, retry_seconds, on_written
+        self._stop, self._retry_seconds, self._on_written, self._on_retry = stop, retry_seconds, on_written, on_retry
 
     @override
     def list_parts(self) -> list[str]:
@@ -184,5 +186,5 @@ class ObjectSink(FixedPartitionedSink[Sequence[Piece], None]):
 
     @override
     def build_part(self, step_id: str, for_part: str, resume_state: None) -> _ObjectsPartition:
-        retry = Retry(self._retry_seconds, self._stop)
+        retry = Retry(self._retry_seconds, self._stop, on_retry=self._on_retry)
         return _ObjectsPartition(retry(self._store), self._parallel, retry, self._on_written)

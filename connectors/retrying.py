@@ -18,21 +18,33 @@ T = TypeVar("T")
 class Retry:
     """Calls again on TransientError until it works, `seconds` have passed, or the process is asked to end."""
 
-    def __init__(self, seconds: float, stop: threading.Event, *, first_wait: float = 0.2, longest_wait: float = 15.0) -> None:
-        self._stop = stop
+    def __init__(
+        self,
+        seconds: float,
+        stop: threading.Event,
+        *,
+        on_retry: Callable[[], None] = lambda: None,
+        first_wait: float = 0.2,
+        longest_wait: float = 15.0,
+    ) -> None:
+        self._stop, self._on_retry = stop, on_retry
         self._backoff = tenacity.wait_random_exponential(multiplier=first_wait, max=longest_wait)
         self._retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(TransientError),
             stop=tenacity.stop_after_delay(seconds),
             wait=self._wait,
             sleep=self._sleep,
-            before_sleep=lambda state: log.warning("%s; attempt %s", _error(state), state.attempt_number + 1),
+            before_sleep=self._tell,
             reraise=True,
         )
 
     def __call__(self, call: Callable[[], T]) -> T:
         """The call's result. Raises its TransientError when time is up, Stopped when asked to end, any other at once."""
         return self._retrying(call)
+
+    def _tell(self, state: tenacity.RetryCallState) -> None:
+        self._on_retry()
+        log.warning("%s; attempt %s", _error(state), state.attempt_number + 1)
 
     def _wait(self, state: tenacity.RetryCallState) -> float:
         asked = getattr(_error(state), "retry_after", None)

@@ -6,7 +6,7 @@ python -m bytewax.run dataflows.archive
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import bytewax.operators as op
@@ -26,12 +26,12 @@ _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 def archive(flow: Dataflow, run: Run) -> None:
     """Adds the leg to a flow."""
-    chunks = op.input("archive_kafka", flow, run.kafka_source(run.settings.archive.group))
+    chunks = op.input("archive_kafka", flow, run.kafka_source("archive"))
     decoded = op.map_value("archive_decode", chunks, lambda chunk: decode(chunk, "archive", process.now()))
     pieces = op.map_value("archive_pieces", decoded, to_pieces(run.settings.archive.block_messages))
     op.output("archive_objects", pieces, object_sink(run))
     rejected = op.filter_map_value("archive_rejected", decoded, dead_letters("archive"))
-    op.output("archive_dead_letters", rejected, run.dead_letter_sink())
+    op.output("archive_dead_letters", rejected, run.dead_letter_sink("archive"))
 
 
 def to_pieces(block_messages: int) -> Callable[[Decoded], list[Piece]]:
@@ -73,20 +73,33 @@ def ingested(bar: Bar, message: Message) -> dt.datetime:
 def object_sink(run: Run) -> ObjectSink:
     run.check(lambda: store(run.settings))
 
+    leg = run.metrics.legs["archive"]
+
     def count(lines: int) -> None:
         run.progress.archived += lines
+        leg.wrote(lines)
 
-    sink: ObjectSink = run.guard(
-        ObjectSink(
-            lambda: store(run.settings),
-            stop=run.stop,
-            partitions=run.settings.kafka.readers,
-            parallel=run.settings.archive.parallel,
-            retry_seconds=run.settings.retry_seconds,
-            on_written=count,
+    sink = ObjectSink(
+        lambda: store(run.settings),
+        stop=run.stop,
+        partitions=run.settings.kafka.readers,
+        parallel=run.settings.archive.parallel,
+        retry_seconds=run.settings.retry_seconds,
+        on_written=count,
+        on_retry=lambda: leg.count(retries=1),
+    )
+    guarded: ObjectSink = run.guard(
+        run.metrics.sink(
+            "archive", sink, published, size=lambda pieces: sum(len(p.lines) for p in pieces), durable_at_snapshot=True
         )
     )
-    return sink
+    return guarded
+
+
+def published(pieces: Sequence[Piece]) -> dt.datetime:
+    """The ingestion time of a chunk's oldest record, as the names of its pieces say."""
+    day, time = min((piece.folder[5:15], piece.name[:12]) for piece in pieces)
+    return dt.datetime.strptime(day + time, "%Y-%m-%d%H%M%S%f").replace(tzinfo=dt.UTC)
 
 
 def store(settings: Settings) -> ObjectStore:

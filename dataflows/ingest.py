@@ -32,6 +32,7 @@ def ingest(flow: Dataflow, run: Run) -> None:
 def changes(run: Run, published: Published, batch: Sequence[Bar]) -> list[Bar]:
     new = published.changed(batch)
     run.progress.unchanged += len(batch) - len(new)
+    run.metrics.legs["ingest"].count(unchanged=len(batch) - len(new))
     return new
 
 
@@ -46,10 +47,9 @@ def source(run: Run) -> PollingSource[Bar]:
     def count(batch: Sequence[Bar]) -> None:
         run.progress.polled += len(batch)
 
-    polling: PollingSource[Bar] = run.guard(
-        PollingSource(poll, stop=run.stop, ready=run.handover.ready, on_batch=count, on_end=run.handover.source_ended)
-    )
-    return polling
+    polling = PollingSource(poll, stop=run.stop, ready=run.handover.ready, on_batch=count, on_end=run.handover.source_ended)
+    guarded: PollingSource[Bar] = run.guard(run.metrics.source("ingest", polling, len))
+    return guarded
 
 
 def memory(run: Run) -> Published:
@@ -71,18 +71,18 @@ def kafka_sink(run: Run, published: Published) -> KafkaSink:
         run.handover.written(ends)
         published.written(count, ends)
         run.progress.published += count
+        run.metrics.legs["ingest"].wrote(count)
 
     run.handover.on_committed = published.note
-    sink: KafkaSink = run.guard(
-        KafkaSink(
-            run.client,
-            run.settings.kafka.topic,
-            stop=run.stop,
-            retry_seconds=run.settings.retry_seconds,
-            on_written=written,
-        )
+    sink = KafkaSink(
+        run.client,
+        run.settings.kafka.topic,
+        stop=run.stop,
+        retry_seconds=run.settings.retry_seconds,
+        on_written=written,
     )
-    return sink
+    guarded: KafkaSink = run.guard(run.metrics.sink("ingest", sink))
+    return guarded
 
 
 def flow() -> Dataflow:

@@ -5,19 +5,21 @@ python -m bytewax.run dataflows.live
 
 from __future__ import annotations
 
+import datetime as dt
+from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import bytewax.operators as op
 from bytewax.dataflow import Dataflow
 
-from connectors.influxdb import InfluxDBSink, Point, Refused, Server, fields, series
+from connectors.influxdb import InfluxDBSink, Point, Refused, fields, series
 from connectors.kafka import Writer
 from connectors.sqlite import SqliteSink, Table, open_table
 from dataflows import process
 from dataflows.bar import Bar
 from dataflows.messages import Decoded, dead_letter, dead_letters, decode
 from dataflows.process import Run
-from dataflows.settings import InfluxDB, Settings, SettingsError
 
 MEASUREMENT = "stock_price"
 TABLE = Table(
@@ -42,7 +44,7 @@ TABLE = Table(
 
 def live(flow: Dataflow, run: Run) -> None:
     """Adds the leg to a flow."""
-    chunks = op.input("live_kafka", flow, run.kafka_source(run.settings.live.group))
+    chunks = op.input("live_kafka", flow, run.kafka_source("live"))
     decoded = op.map_value("live_decode", chunks, lambda chunk: decode(chunk, "live", process.now()))
     if run.settings.live.store == "influxdb":
         points = op.map_value("live_points", decoded, to_points)
@@ -51,7 +53,7 @@ def live(flow: Dataflow, run: Run) -> None:
         rows = op.map_value("live_rows", decoded, to_rows)
         op.output("live_sqlite", rows, sqlite_sink(run))
     rejected = op.filter_map_value("live_rejected", decoded, dead_letters("live"))
-    op.output("live_dead_letters", rejected, run.dead_letter_sink())
+    op.output("live_dead_letters", rejected, run.dead_letter_sink("live"))
 
 
 def to_points(decoded: Decoded) -> list[Point]:
@@ -111,21 +113,38 @@ def sqlite_sink(run: Run) -> SqliteSink:
 
     def count(rows: int) -> None:
         run.progress.live += rows
+        run.metrics.legs["live"].wrote(rows)
 
-    sink: SqliteSink = run.guard(SqliteSink(path, TABLE, on_written=count))
+    sink: SqliteSink = run.guard(run.metrics.sink("live", SqliteSink(path, TABLE, on_written=count), published_row))
     return sink
+
+
+def published_row(rows: Sequence[tuple[Any, ...]]) -> dt.datetime | None:
+    """The ingestion time of a chunk's first, and so oldest, row of `TABLE`."""
+    return dt.datetime.fromisoformat(rows[0][10]) if rows[0][10] else None
+
+
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+
+
+def published_point(points: Sequence[Point]) -> dt.datetime:
+    """The time at which a chunk's first, and so oldest, point was published, as Kafka says."""
+    return _EPOCH + dt.timedelta(milliseconds=points[0].origin.timestamp()[1])
 
 
 def influxdb_sink(run: Run) -> InfluxDBSink:
     settings = run.settings
     writer: Writer | None = None
-    run.check(lambda: influxdb(settings.influxdb, settings).retention_seconds())
+    leg = run.metrics.legs["live"]
+    run.check(lambda: process.influxdb(settings).retention_seconds())
 
     def count(points: int) -> None:
         run.progress.live += points
+        leg.wrote(points)
 
     def expired(points: int) -> None:
         run.progress.expired += points
+        leg.count(expired=points)
 
     def refused(point: Refused) -> None:
         nonlocal writer
@@ -138,38 +157,21 @@ def influxdb_sink(run: Run) -> InfluxDBSink:
             )
         writer.write([dead_letter("live", point.origin, point.reason)])
         run.progress.rejected += 1
+        leg.count(rejected=1)
 
-    sink: InfluxDBSink = run.guard(
-        InfluxDBSink(
-            lambda: influxdb(settings.influxdb, settings),
-            stop=run.stop,
-            partitions=settings.kafka.readers,
-            batch_points=settings.influxdb.batch_points,
-            retry_seconds=settings.retry_seconds,
-            on_written=count,
-            on_expired=expired,
-            on_refused=refused,
-        )
+    sink = InfluxDBSink(
+        lambda: process.influxdb(settings),
+        stop=run.stop,
+        partitions=settings.kafka.readers,
+        batch_points=settings.influxdb.batch_points,
+        retry_seconds=settings.retry_seconds,
+        on_written=count,
+        on_expired=expired,
+        on_retry=lambda: leg.count(retries=1),
+        on_refused=refused,
     )
-    return sink
-
-
-def influxdb(influx: InfluxDB, settings: Settings) -> Server:
-    """The live store of the settings."""
-    if influx.token is None:
-        raise SettingsError("live.store is influxdb: set its token in the environment, EGX_INFLUXDB__TOKEN")
-    ca_file = settings.path(influx.ca_file) if influx.ca_file else None
-    if ca_file and not ca_file.is_file():
-        raise SettingsError(f"influxdb.ca_file: there is no file {ca_file}")
-    return Server(
-        influx.url,
-        influx.org,
-        influx.bucket,
-        influx.token.get_secret_value(),
-        retain_days=influx.retain_days,
-        timeout_seconds=influx.timeout_seconds,
-        ca_file=ca_file,
-    )
+    guarded: InfluxDBSink = run.guard(run.metrics.sink("live", sink, published_point))
+    return guarded
 
 
 def flow() -> Dataflow:

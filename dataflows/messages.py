@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import logging
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -10,6 +11,8 @@ from confluent_kafka import Message
 
 from connectors.kafka import Chunk, Record, headers
 from dataflows.bar import Bar, Rejected, decode_all
+
+log = logging.getLogger(__name__)
 
 LEGS_HEADER = "legs"
 """Of a replayed dead letter: the legs, separated by commas, that rejected it and take it up now; others pass it over."""
@@ -60,5 +63,24 @@ def dead_letter(leg: str, message: Message, reason: str) -> Record:
 
 
 def dead_letters(leg: str) -> Callable[[Decoded], list[Record] | None]:
-    """The dead letters of what a leg decoded, None where there are none."""
-    return lambda decoded: [dead_letter(leg, message, why.reason) for why, message in decoded.rejected] or None
+    """The dead letters of what a leg decoded, None where there are none; said in the log once a chunk."""
+
+    def letters(decoded: Decoded) -> list[Record] | None:
+        if not decoded.rejected:
+            return None
+        why, first = decoded.rejected[0]
+        log.warning(
+            "%s rejects %s of %s messages of %s[%s], the first at offset %s: %s",
+            *(leg, len(decoded.rejected), len(decoded.rejected) + len(decoded.bars), decoded.topic, decoded.partition),
+            *(first.offset(), why.reason),
+            extra={
+                "leg": leg,
+                "symbol": (first.key() or b"").decode(errors="backslashreplace"),
+                "topic": decoded.topic,
+                "partition": decoded.partition,
+                "offset": first.offset(),
+            },
+        )
+        return [dead_letter(leg, message, why.reason) for why, message in decoded.rejected]
+
+    return letters

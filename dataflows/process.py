@@ -10,9 +10,8 @@ import os
 import signal
 import sys
 import threading
-import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeVar
 
 from bytewax.dataflow import Dataflow
@@ -21,6 +20,9 @@ from bytewax.outputs import FixedPartitionedSink
 
 from connectors import kafka
 from connectors.errors import ConnectorError, Stopped, TransientError
+from connectors.influxdb import Server
+from dataflows import logs, metrics
+from dataflows.metrics import Metrics, Told
 from dataflows.progress import Handover, Progress, Reporter
 from dataflows.settings import EMBEDDED, Settings, SettingsError, load
 from dataflows.sources import SourceError
@@ -42,6 +44,7 @@ class Run:
     client: dict[str, Any]
     broker: kafka.InProcessBroker | None
     guard: Callable[[Any], Any] = lambda step: step
+    metrics: Metrics = field(default_factory=lambda: Metrics(LEGS))
 
     def check(self, open_store: Callable[[], object]) -> None:
         """Tries a store once at the start, so that wrong settings show at once and not with the first bar.
@@ -53,8 +56,9 @@ class Run:
         except TransientError as error:
             log.warning("%s: trying again with the first bar", error)
 
-    def kafka_source(self, group: str) -> kafka.KafkaSource:
+    def kafka_source(self, leg: str) -> kafka.KafkaSource:
         settings = self.settings.kafka
+        group: str = getattr(self.settings, leg).group
         source = kafka.KafkaSource(
             self.client,
             settings.topic,
@@ -62,17 +66,18 @@ class Run:
             # What the in-process broker holds ends with this process: it is read to its end first, see `Handover.end`.
             stop=self.stop if self.broker is None else threading.Event(),
             until=self.handover.end,
-            reader=self.handover,
+            reader=Told(self.metrics.legs[leg], self.handover),
             readers=settings.readers,
             batch_messages=settings.batch_messages,
             retry_seconds=self.settings.retry_seconds,
         )
-        guarded: kafka.KafkaSource = self.guard(source)
+        guarded: kafka.KafkaSource = self.guard(self.metrics.source(leg, source, lambda chunk: len(chunk.messages)))
         return guarded
 
-    def dead_letter_sink(self) -> kafka.KafkaSink:
+    def dead_letter_sink(self, leg: str) -> kafka.KafkaSink:
         def count(written: int, ends: object) -> None:
             self.progress.rejected += written
+            self.metrics.legs[leg].count(rejected=written)
 
         sink: kafka.KafkaSink = self.guard(
             kafka.KafkaSink(
@@ -135,7 +140,8 @@ def open_run(settings: Settings, legs: tuple[str, ...], stop: threading.Event) -
         )
     progress = Progress(legs)
     ends = kafka.end_offsets(client, settings.kafka.topic) if set(legs) == set(LEGS) else {}
-    return Run(settings, stop, progress, Handover(progress, groups, bounded=broker is not None, ends=ends), client, broker)
+    handover = Handover(progress, groups, bounded=broker is not None, ends=ends)
+    return Run(settings, stop, progress, handover, client, broker, metrics=Metrics(legs))
 
 
 def start(**legs: Callable[[Dataflow, Run], None]) -> Dataflow:
@@ -143,30 +149,69 @@ def start(**legs: Callable[[Dataflow, Run], None]) -> Dataflow:
 
     Ends the process with one line where something is wrong that somebody has to mend.
     """
-    logging.basicConfig(level=logging.INFO, format="egx: %(message)s", stream=sys.stderr)
-    logging.getLogger("botocore").setLevel(logging.WARNING)
+    logs.configure("text", tuple(legs))
     stop = threading.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: stop.set())
     try:
         settings = load()
+        logs.configure(settings.logs, tuple(legs))
         run = open_run(settings, tuple(legs), stop)
         run.guard = guarded
         flow = Dataflow("_".join(legs))
         for add in legs.values():
             add(flow, run)
+        if settings.metrics.port is not None:
+            run.metrics.serve(settings.metrics.host, settings.metrics.port)
     except _OURS as error:
+        if logs.in_json():
+            logs.say_error(str(error))
+            raise SystemExit(1) from None
         raise SystemExit(f"egx: {error}") from None
-    reporter = Reporter(run.progress, settings.progress_seconds)
-    reporter.start()
-    atexit.register(_end, reporter)
+    progress = Reporter(run.progress, settings.progress_seconds)
+    progress.start()
+    figures = metrics.Reporter(
+        run.metrics,
+        settings.path(settings.metrics.folder),
+        settings.metrics.seconds,
+        (lambda: influxdb(settings)) if settings.metrics.influxdb else None,
+        lambda: run.progress.source,
+    )
+    figures.start()
+    _last_words.append(figures)
+    atexit.register(_end, progress, figures)
     return flow
 
 
-def _end(reporter: Reporter) -> None:
+_last_words: list[metrics.Reporter] = []
+
+
+def _end(progress: Reporter, figures: metrics.Reporter) -> None:
     if getattr(sys, "last_value", None) is None:  # the flow returned, and did not raise: its last epoch is durable
         kafka.commit_ended()
-    reporter.end()
+    progress.end()
+    figures.end()
+
+
+def influxdb(settings: Settings) -> Server:
+    """The InfluxDB bucket of the settings. Raises SettingsError where its token is missing."""
+    influx = settings.influxdb
+    if influx.token is None:
+        raise SettingsError(
+            "live.store is influxdb, or metrics.influxdb is true: set the token in the environment, EGX_INFLUXDB__TOKEN"
+        )
+    ca_file = settings.path(influx.ca_file) if influx.ca_file else None
+    if ca_file and not ca_file.is_file():
+        raise SettingsError(f"influxdb.ca_file: there is no file {ca_file}")
+    return Server(
+        influx.url,
+        influx.org,
+        influx.bucket,
+        influx.token.get_secret_value(),
+        retain_days=influx.retain_days,
+        timeout_seconds=influx.timeout_seconds,
+        ca_file=ca_file,
+    )
 
 
 def guarded(step: Step) -> Step:
@@ -205,11 +250,11 @@ def fail(error: Exception) -> NoReturn:
 
     With status 0 where it was asked to end: what was not finished is not committed.
     """
-    if isinstance(error, _OURS):
-        print(f"\negx: {error}", file=sys.stderr)
-    else:
-        traceback.print_exception(error)
-        print(f"egx: this is a defect, please report it: {error!r}", file=sys.stderr)
+    ours = isinstance(error, _OURS)
+    text = str(error) if ours else f"this is a defect, please report it: {error!r}"
+    logs.say_error(text, None if ours else error)
+    for figures in _last_words:
+        figures.end(None if isinstance(error, Stopped) else text)
     sys.stderr.flush()
     os._exit(0 if isinstance(error, Stopped) else 1)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -11,6 +10,8 @@ from dataclasses import dataclass, field
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
+
+from dataflows.logs import say_progress
 
 
 @dataclass
@@ -73,7 +74,7 @@ class Reporter:
             self._ended.set()
             self._thread.join()
             rate = self._progress.handled() / max(time.monotonic() - self._started, 1e-3)
-            print(self._progress.line(rate), file=sys.stderr, flush=True)
+            say_progress(self._progress.line(rate))
 
     def _run(self) -> None:
         if self._console.is_terminal:
@@ -84,7 +85,7 @@ class Reporter:
             shown = ""
             for line in self._lines(self._seconds):
                 if self._progress.counts() != shown:  # an idle process is silent
-                    print(line, file=sys.stderr, flush=True)
+                    say_progress(line)
                 shown = self._progress.counts()
 
     def _lines(self, seconds: float) -> Iterator[str]:

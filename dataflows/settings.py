@@ -41,7 +41,7 @@ from dataflows.bar import Interval
 
 EMBEDDED = "embedded"
 PREFIX = "EGX_"
-NOT_SETTINGS = re.compile(r"EGX_(CONFIG|DATA_DIR|HYPOTHESIS_PROFILE|TEST_\w+|SERVERS_\w+)")  # read elsewhere
+NOT_SETTINGS = re.compile(r"EGX_(CONFIG|DATA_DIR|WAREHOUSE|START|CRON|HYPOTHESIS_PROFILE|TEST_\w+|SERVERS_\w+)")  # read elsewhere
 _SECRET = re.compile(r"password|secret|token|jaas|\.pem$|oauthbearer\.config", re.IGNORECASE)
 SYMBOLS = tuple("COMI ETEL SWDY PHDC ORAS ESRS HRHO OCDI SKPC TMGH JUFO EKHO CLHO OTMT BTFH HELI".split())  # noqa: SIM905
 ROOT = Path(__file__).resolve().parent.parent
@@ -158,6 +158,14 @@ class Archive(Section):
     s3: S3 = S3()
 
 
+class Metrics(Section):
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    host: str = "127.0.0.1"
+    influxdb: bool = False
+    folder: Path = Path("data/status")
+    seconds: PositiveFloat = 5
+
+
 class Settings(BaseSettings):
     """Everything that can be chosen; `load` reads it."""
 
@@ -172,6 +180,8 @@ class Settings(BaseSettings):
     live: Live = Live()
     influxdb: InfluxDB = InfluxDB()
     archive: Archive = Archive()
+    metrics: Metrics = Metrics()
+    logs: Literal["text", "json"] = "text"
     retry_seconds: PositiveFloat = 300
     progress_seconds: Annotated[float, Field(ge=0)] = 5
 

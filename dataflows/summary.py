@@ -98,6 +98,12 @@ def names() -> dict[str, tuple[str, str]]:
         return {row["symbol"]: (row["name_en"], row["currency"]) for row in csv.DictReader(file)}
 
 
+def listed() -> dict[str, bool]:
+    """Symbol -> whether it is listed, from the warehouse's seed."""
+    with (SEEDS / "companies.csv").open(encoding="utf-8", newline="") as file:
+        return {row["symbol"]: row["status"] == "listed" for row in csv.DictReader(file)}
+
+
 def archive_tree(root: Path, title: str) -> Tree:
     """The archive's dates, with their symbols and objects."""
     objects = sorted(root.glob("date=*/symbol=*/*.json"))

@@ -1,0 +1,286 @@
+"""How the platform is: what each leg has done, how far it is behind, how fresh each store is, and what needs a look.
+
+    python -m dataflows.status                # a table; ends with 1 where something needs a look
+    python -m dataflows.status --json
+
+Ends with 2 where it cannot tell, as with wrong settings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import importlib.util
+import os
+import sqlite3
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from connectors import kafka
+from connectors.errors import ConnectorError
+from dataflows import dead_letters, process
+from dataflows.bar import CAIRO
+from dataflows.calendar import Calendar, egx
+from dataflows.live import MEASUREMENT
+from dataflows.process import LEGS
+from dataflows.reports import Figures, Report, is_alive, read_reports, span
+from dataflows.settings import EMBEDDED, ROOT, Settings, SettingsError, load
+from dataflows.summary import listed
+
+LAG_LIMIT = 10_000  # messages that a leg may be behind
+DELAY = dt.timedelta(minutes=45)  # of the first bar after the opening: the source's 15 minutes, a poll or two, and spare
+
+
+class Fresh(msgspec.Struct):
+    """A symbol's newest bar in the stores: the day it is of (in Cairo), and when it was ingested, where that is known."""
+
+    symbol: str
+    live: dt.date | None = None
+    gold: dt.date | None = None
+    ingested_at: dt.datetime | None = None
+    behind: bool = False
+    """Whether the live store lacks the day that the calendar lets expect."""
+
+
+class Check(msgspec.Struct):
+    """A data-quality check of the warehouse: how many of its rows are well, and how many somebody should look at."""
+
+    name: str
+    ok: int
+    warn: int
+
+
+class Status(msgspec.Struct):
+    """Everything at one moment; `attention` says what needs a look, a line each."""
+
+    at: dt.datetime
+    expected: dt.date
+    """The session whose bars must be there by now."""
+    reports: list[Report]
+    lag: dict[str, int]
+    """Leg -> messages that its consumer group has yet to read, as the broker says, or, of the in-process one, its process."""
+    dead_letters: int | None
+    fresh: list[Fresh]
+    quality: list[Check]
+    attention: list[str]
+
+    def figures(self) -> dict[str, tuple[Report, Figures]]:
+        """Leg -> the newest report that has it, and its figures."""
+        found: dict[str, tuple[Report, Figures]] = {}
+        for report in sorted(self.reports, key=lambda report: report.updated_at):
+            found |= {leg: (report, figures) for leg, figures in report.figures.items()}
+        return {leg: found[leg] for leg in LEGS if leg in found}
+
+
+def status(settings: Settings, now: dt.datetime) -> Status:
+    """Asks the processes' files, the broker and the stores; none of them is held up by it.
+
+    Raises ConnectorError where a broker or store does not answer, SettingsError where the settings are wrong.
+    """
+    reports = read_reports(settings.path(settings.metrics.folder))
+    found = Status(now, expected_session(egx(), now), reports, {}, None, [], [], [])
+    if settings.kafka.bootstrap_servers == EMBEDDED:
+        found.lag = {leg: figures.lag for leg, (_, figures) in found.figures().items() if figures.lag is not None}
+    else:
+        client = process.kafka_client(settings)
+        ends = kafka.end_offsets(client, settings.kafka.topic)
+        for leg in ("live", "archive"):
+            read = kafka.committed_offsets(client, getattr(settings, leg).group, settings.kafka.topic)
+            found.lag[leg] = sum(max(0, end - max(read[p], 0)) for p, end in ends.items())
+        found.dead_letters = len(dead_letters.open_letters(dead_letters.read(client, settings.kafka.dead_letter_topic)))
+    found.fresh = freshness(settings, found.expected)
+    found.quality = quality(settings)
+    found.attention = list(attention(found))
+    return found
+
+
+def expected_session(calendar: Calendar, now: dt.datetime) -> dt.date:
+    """The session whose bars must be there: today's, once it has been open for `DELAY`, else the one before."""
+    return next(session.date for session in calendar.sessions_back(now.astimezone(CAIRO).date()) if session.open + DELAY <= now)
+
+
+def freshness(settings: Settings, expected: dt.date) -> list[Fresh]:
+    """Each symbol's newest bar, in the live store and in gold."""
+    live = from_sqlite(settings) if settings.live.store == "sqlite" else from_influxdb(settings)
+    gold = from_gold(settings)
+    ceased = {symbol for symbol, is_listed in listed().items() if not is_listed}
+    simulated = settings.source.kind == "simulated"
+    return [
+        Fresh(
+            symbol,
+            day := live.get(symbol, (None, None))[0],
+            gold.get(symbol),
+            live.get(symbol, (None, None))[1],
+            behind=symbol not in ceased and not simulated and (day is None or day < expected),
+        )
+        for symbol in sorted({*settings.source.symbols, *live})
+    ]
+
+
+Newest = dict[str, tuple[dt.date | None, dt.datetime | None]]
+
+
+def from_sqlite(settings: Settings) -> Newest:
+    """Symbol -> the day of its newest bar, and when that was ingested, in the SQLite file."""
+    path = settings.path(settings.live.sqlite)
+    if not path.exists():
+        return {}
+    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5)
+    try:
+        rows = connection.execute(
+            f"SELECT symbol, MAX(datetime), MAX(ingestion_timestamp) FROM {MEASUREMENT} GROUP BY symbol"  # noqa: S608 - ours
+        ).fetchall()
+    finally:
+        connection.close()
+    return {
+        symbol: (cairo_date(dt.datetime.fromisoformat(start)), dt.datetime.fromisoformat(ingested) if ingested else None)
+        for symbol, start, ingested in rows
+    }
+
+
+def from_influxdb(settings: Settings) -> Newest:
+    """The same of InfluxDB, which does not keep when a bar was ingested."""
+    server = process.influxdb(settings)
+    flux = (
+        f'from(bucket: "{settings.influxdb.bucket}") |> range(start: -{int(settings.influxdb.retain_days)}d, stop: 1d)'
+        f' |> filter(fn: (r) => r._measurement == "{MEASUREMENT}" and r._field == "close")'
+        ' |> group(columns: ["symbol"]) |> last(column: "_time") |> keep(columns: ["symbol", "_time"])'
+    )
+    try:
+        return {row["symbol"]: (cairo_date(row["_time"]), None) for row in server.query(flux)}
+    finally:
+        server.close()
+
+
+def gold_folder() -> Path:
+    """Where the warehouse publishes gold as Parquet: below EGX_WAREHOUSE, as it takes that."""
+    return ROOT / (os.environ.get("EGX_WAREHOUSE") or "data/warehouse") / "gold"
+
+
+def from_gold(settings: Settings) -> dict[str, dt.date]:
+    """Symbol -> its newest day in the published gold layer; none where there is no such file."""
+    file = gold_folder() / "vw_gold_market_snapshot.parquet"
+    return dict(_query(file, "SELECT symbol, trade_date FROM read_parquet(?)"))
+
+
+def quality(settings: Settings) -> list[Check]:
+    """The data-quality checks of the published gold layer."""
+    file = gold_folder() / "vw_gold_data_quality.parquet"
+    counts = "COUNT(*) FILTER (status = 'ok'), COUNT(*) FILTER (status <> 'ok')"
+    return [Check(*row) for row in _query(file, f"SELECT check_name, {counts} FROM read_parquet(?) GROUP BY 1 ORDER BY 1")]  # noqa: S608
+
+
+def _query(file: Path, query: str) -> list[tuple[Any, ...]]:
+    if not file.exists() or importlib.util.find_spec("duckdb") is None:
+        return []
+    import duckdb
+
+    rows: list[tuple[Any, ...]] = duckdb.connect().execute(query, [str(file)]).fetchall()
+    return rows
+
+
+def cairo_date(time: dt.datetime) -> dt.date:
+    return time.astimezone(CAIRO).date()
+
+
+def attention(found: Status) -> Sequence[str]:
+    """What needs a look."""
+    said = []
+    now = found.at.timestamp()
+    for leg, (report, _) in found.figures().items():
+        if report.error is not None:
+            said.append(f"{leg} ended: {report.error}")
+        elif not report.ended and not is_alive(report, now):
+            said.append(f"{leg} has not reported for {span(now - report.updated_at)}: start it again")
+    if not found.reports:
+        said.append("no leg has reported yet: start them, as docs/operations.md says")
+    said += [f"{leg} is {lag:,} messages behind" for leg, lag in found.lag.items() if lag > LAG_LIMIT]
+    if found.dead_letters:
+        said.append(f"{found.dead_letters:,} open dead letters: `just dead-letters` lists them")
+    if behind := [fresh.symbol for fresh in found.fresh if fresh.behind]:
+        said.append(f"the live store has no bar of {found.expected} of {', '.join(behind)}")
+    return said
+
+
+def legs_table(found: Status) -> Table:
+    now = found.at.timestamp()
+    table = Table(title="Legs", title_justify="left", pad_edge=False)
+    for header in ("Leg", "State", "Up"):
+        table.add_column(header)
+    for header in ("Read", "Written", "Rejected", "Retries", "Lag", "p50", "p99", "Last write"):
+        table.add_column(header, justify="right")
+    for leg, (report, figures) in found.figures().items():
+        alive = is_alive(report, now)
+        state = "[green]runs[/]" if alive else "ended" if report.ended and report.error is None else "[red]down[/]"
+        lag = found.lag.get(leg)
+        table.add_row(
+            leg,
+            state,
+            span((now if alive else report.updated_at) - report.started_at),
+            f"{figures.read:,}",
+            f"{figures.written:,}",
+            f"{figures.rejected:,}",
+            f"{figures.retries:,}",
+            "" if lag is None else f"{lag:,}",
+            "" if figures.latency_p50_seconds is None else span(figures.latency_p50_seconds),
+            "" if figures.latency_p99_seconds is None else span(figures.latency_p99_seconds),
+            "" if figures.last_write_at is None else f"{span(now - figures.last_write_at)} ago",
+        )
+    return table
+
+
+def fresh_table(found: Status) -> Table:
+    title = f"Newest bar of each symbol; the live store should have {found.expected}"
+    table = Table(title=title, title_justify="left", pad_edge=False)
+    for header in ("Symbol", "Live store", "Ingested", "Gold"):
+        table.add_column(header)
+    for fresh in found.fresh:
+        day = f"{fresh.live or 'none'}"
+        ago = "" if fresh.ingested_at is None else f"{span((found.at - fresh.ingested_at).total_seconds())} ago"
+        table.add_row(fresh.symbol, f"[red]{day}[/]" if fresh.behind else day, ago, f"{fresh.gold or ''}")
+    return table
+
+
+def show(found: Status, console: Console) -> None:
+    if found.reports:
+        sources = {report.source for report in found.reports if report.source}
+        console.print(legs_table(found))
+        console.print("p50, p99: from a bar's ingestion until it can be queried." + "".join(f" Source: {s}." for s in sources))
+        console.print()
+    console.print(fresh_table(found))
+    if found.quality:
+        console.print("\nData quality (warehouse):")
+        for check in found.quality:
+            console.print(f"  {check.name}: {check.ok:,} ok, {check.warn:,} to look at")
+    console.print()
+    for line in found.attention:
+        console.print(f"[red]![/] {line}", highlight=False)
+    if not found.attention:
+        console.print("[green]all well[/]")
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m dataflows.status", description="How the platform is.")
+    parser.add_argument("--json", action="store_true", help="everything as one JSON object")
+    chosen = parser.parse_args(arguments)
+    try:
+        settings = load()
+        found = status(settings, process.now())
+    except (SettingsError, ConnectorError) as error:
+        print(f"egx: {error}", file=sys.stderr)
+        return 2
+    if chosen.json:
+        print(msgspec.json.encode(found).decode())
+    else:
+        show(found, Console(width=None if sys.stdout.isatty() else 130))
+    return 1 if found.attention else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

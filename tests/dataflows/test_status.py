@@ -1,0 +1,183 @@
+"""`just status`: what it finds, what it says needs a look, and how it ends."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from connectors.kafka import Record, Topic, Writer, ensure_topics
+from dataflows import alive
+from dataflows.bar import CAIRO
+from dataflows.calendar import egx
+from dataflows.reports import Figures, Report, span, write_report
+from dataflows.settings import Live, Metrics, Settings
+from dataflows.status import Status, attention, expected_session
+from tests.dataflows.bars import message
+from tests.dataflows.jobs import Folder
+from tests.servers.fixtures import InfluxdbServer, KafkaServer
+from tests.servers.legs import run_to_the_end
+
+NOW = dt.datetime(2025, 12, 9, 12, tzinfo=dt.UTC)
+
+
+def report(leg: str, *, age: float = 1, ended: bool = False, error: str | None = None) -> Report:
+    at = NOW.timestamp() - age
+    return Report((leg,), 1, at - 3600, at, 5.0, "", ended, error, {leg: Figures(read=10, written=10)})
+
+
+def looked_at(*reports: Report, lag: int = 0, letters: int | None = 0) -> list[str]:
+    return list(attention(Status(NOW, NOW.date(), list(reports), {"live": lag}, letters, [], [], [])))
+
+
+def test_a_leg_that_runs_needs_no_look() -> None:
+    assert looked_at(report("live")) == []
+
+
+def test_a_leg_that_ended_well_needs_no_look() -> None:
+    assert looked_at(report("live", age=1e6, ended=True)) == []
+
+
+def test_a_leg_that_failed_is_named_with_its_reason() -> None:
+    assert looked_at(report("live", ended=True, error="no token")) == ["live ended: no token"]
+
+
+def test_a_leg_that_was_killed_is_missed_after_a_minute() -> None:
+    assert looked_at(report("archive", age=64)) == []
+    assert looked_at(report("archive", age=66)) == ["archive has not reported for 66 s: start it again"]
+
+
+def test_lag_and_dead_letters_need_a_look() -> None:
+    said = looked_at(report("live"), lag=10_001, letters=3)
+    assert said == ["live is 10,001 messages behind", "3 open dead letters: `just dead-letters` lists them"]
+
+
+@pytest.mark.parametrize(
+    ("time", "expected"),
+    [
+        ("2025-12-07T10:44", "2025-12-04"),  # Sunday, not long open: Thursday's is the newest that must be there
+        ("2025-12-07T10:45", "2025-12-07"),
+        ("2025-12-06T12:00", "2025-12-04"),  # Saturday
+        ("2025-12-09T23:59", "2025-12-09"),
+    ],
+)
+def test_what_must_be_there_goes_by_the_calendar(time: str, expected: str) -> None:
+    at = dt.datetime.fromisoformat(time).replace(tzinfo=CAIRO).astimezone(dt.UTC)
+    assert expected_session(egx(), at) == dt.date.fromisoformat(expected)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0.0621, "0.062 s"), (9.94, "9.9 s"), (119, "119 s"), (720, "12 min"), (12_240, "3.4 h"), (440_640, "5.1 d")],
+)
+def test_spans_are_for_people(seconds: float, said: str) -> None:
+    assert span(seconds) == said
+
+
+def run_status(folder: Folder, *arguments: str, module: str = "status", **variables: str) -> tuple[int, str, str]:
+    done = subprocess.run(
+        [sys.executable, "-m", f"dataflows.{module}", *arguments],
+        env=folder.environment(**variables),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_after_a_run_of_the_main_job_it_says_what_was_done_and_that_all_is_well(tmp_path: Path) -> None:
+    folder = Folder(tmp_path, source={"simulated": {"speed": 0, "history_sessions": 5, "minutes": 30}})
+    job = folder.run("main")
+    assert job.process.returncode == 0, job.output
+    code, text, _ = run_status(folder)
+    assert code == 0, text
+    assert text.rstrip().endswith("all well")
+    code, text, _ = run_status(folder, "--json")
+    found = json.loads(text)
+    assert found["reports"][0]["figures"]["live"]["written"] == job.counts["live"]
+    assert found["lag"] == {"live": 0, "archive": 0}
+    assert [fresh["symbol"] for fresh in found["fresh"]] == sorted(fresh["symbol"] for fresh in found["fresh"])
+    assert all(fresh["live"] and fresh["ingested_at"] for fresh in found["fresh"])
+
+
+def test_where_nothing_ever_ran_it_says_so_and_ends_with_1(tmp_path: Path) -> None:
+    code, text, _ = run_status(Folder(tmp_path))
+    assert code == 1
+    assert "no leg has reported yet" in text
+
+
+def test_with_wrong_settings_it_ends_with_2_and_one_line(tmp_path: Path) -> None:
+    code, text, errors = run_status(Folder(tmp_path), EGX_LIVE__STORE="excel")
+    assert (code, text) == (2, "")
+    assert errors.startswith("egx: setting live.store: 'excel'")
+    assert errors.count("\n") == 1
+
+
+def test_symbols_without_a_bar_of_the_expected_session_are_named(tmp_path: Path) -> None:
+    source = {"kind": "replay", "symbols": ["COMI", "ESRS"], "replay": {"path": "bars.csv", "interval": "Daily"}}
+    (tmp_path / "bars.csv").write_text("symbol,datetime,open,high,low,close,volume\nCOMI,2020-01-05T08:00:00Z,1,1,1,1,1\n")
+    folder = Folder(tmp_path, source=source)
+    assert folder.run("main").process.returncode == 0
+    code, text, _ = run_status(folder)
+    assert code == 1
+    named = next(line for line in text.splitlines() if "the live store has no bar of" in line)
+    assert named.endswith("of COMI"), "ESRS is delisted: no bar of it is missed"
+
+
+def test_health_checks_see_a_leg_run_fail_and_never_start(tmp_path: Path) -> None:
+    settings = Settings.model_construct(metrics=Metrics(folder=tmp_path), live=Live())
+    Settings.file = tmp_path / "config.yaml"
+    now = NOW.timestamp()
+    assert alive.failing(settings, "live", now) == f"live has never reported in {tmp_path}"
+    write_report(tmp_path / "live.json", report("live"))
+    assert alive.failing(settings, "live", now) is None
+    write_report(tmp_path / "live.json", report("live", age=300))
+    assert alive.failing(settings, "live", now) == "live last reported 5 min ago"
+    write_report(tmp_path / "live.json", report("live", age=300, ended=True))
+    assert alive.failing(settings, "live", now) == "live ended 5 min ago"
+    write_report(tmp_path / "live.json", report("live", ended=True, error="no token"))
+    assert alive.failing(settings, "live", now) == "live ended: no token"
+
+
+def test_the_health_check_ends_with_1_and_one_line(tmp_path: Path) -> None:
+    code, _, errors = run_status(Folder(tmp_path), "archive", module="alive")
+    assert code == 1
+    assert errors == f"egx: archive has never reported in {tmp_path / 'data/status'}\n"
+
+
+def test_with_real_servers_lag_dead_letters_and_freshness_are_theirs(
+    tmp_path: Path, kafka: KafkaServer, influxdb: InfluxdbServer, unique_name: str
+) -> None:
+    client, letters = {"bootstrap.servers": kafka.bootstrap}, f"{unique_name}.dead_letter"
+    ensure_topics(client, [Topic(unique_name, 2, 7), Topic(letters, 2, 7)])
+    day = dt.datetime.now(dt.UTC).replace(microsecond=0) - dt.timedelta(hours=1)
+    values = [message(symbol="COMI", datetime=day.isoformat()), message(symbol="ETEL", close=-1), b"{}"]
+    Writer(client, unique_name, stop=threading.Event()).write(Record(b"key", value) for value in values)
+    settings = {
+        "KAFKA__BOOTSTRAP_SERVERS": kafka.bootstrap,
+        "KAFKA__TOPIC": unique_name,
+        "KAFKA__DEAD_LETTER_TOPIC": letters,
+        "LIVE__GROUP": f"{unique_name}-live",
+        "LIVE__STORE": "influxdb",
+        "INFLUXDB__URL": influxdb.url,
+        "INFLUXDB__ORG": influxdb.org,
+        "INFLUXDB__TOKEN": influxdb.token,
+        "INFLUXDB__BUCKET": unique_name,
+        "ARCHIVE__GROUP": f"{unique_name}-archive",
+        "METRICS__FOLDER": str(tmp_path / "status"),
+    }
+    run_to_the_end("live", settings, f"{unique_name}-live", unique_name)
+    code, text, errors = run_status(Folder(tmp_path), "--json", **{f"EGX_{key}": value for key, value in settings.items()})
+    assert code == 1, errors
+    found = json.loads(text)
+    assert found["lag"] == {"live": 0, "archive": 3}, "the archive leg never ran: the broker knows"
+    assert found["dead_letters"] == 2
+    newest = {fresh["symbol"]: fresh["live"] for fresh in found["fresh"]}
+    assert newest["COMI"] == day.astimezone(CAIRO).date().isoformat()
+    assert newest["SWDY"] is None
