@@ -83,6 +83,7 @@ def test_the_last_session_that_is_over_is_over_and_none_after_it_is(now: dt.date
         ("Daily", "2025-12-05T10:00", "2025-12-06T00:00"),  # a Friday: no session is known
         ("Weekly", "2025-12-07T10:00", "2025-12-11T14:30"),  # Sunday to Thursday
         ("Weekly", "2025-12-11T10:00", "2025-12-11T14:30"),
+        ("Weekly", "2025-12-06T10:00", "2025-12-07T00:00"),  # a Saturday, a week's last day: no session is known
         ("Weekly", "2022-12-25T10:00", "2022-12-29T14:30"),
         ("Monthly", "2025-11-02T10:00", "2025-11-30T14:30"),
         ("Monthly", "2025-10-01T10:00", "2025-10-30T14:30"),  # the 31st is a Friday

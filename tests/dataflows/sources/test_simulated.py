@@ -38,7 +38,13 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> list[Bar]:
 
 def test_the_same_seed_makes_the_same_session_and_another_another(tmp_path: Path, session: list[Bar]) -> None:
     assert list(itertools.chain(*played(tmp_path))) == session
-    assert list(itertools.chain(*played(tmp_path, seed=1))) != session
+    other = list(itertools.chain(*played(tmp_path, seed=1)))
+    for interval in ("Daily", "1 Minute"):
+        assert {bar.close for bar in other if bar.interval == interval} != {
+            bar.close for bar in session if bar.interval == interval
+        }
+    histories = [[bar for bar in bars if bar.datetime < SESSION.open] for bars in (session, other)]
+    assert histories[0] != histories[1]
 
 
 def test_a_symbols_bars_do_not_depend_on_the_other_symbols(tmp_path: Path, session: list[Bar]) -> None:
