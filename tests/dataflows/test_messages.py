@@ -1,13 +1,15 @@
 from __future__ import annotations
 
-from confluent_kafka import Message
+import datetime as dt
+
+from confluent_kafka import TIMESTAMP_CREATE_TIME, TIMESTAMP_NOT_AVAILABLE, Message
 from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.kafka import Chunk
-from dataflows.bar import Bar, Rejected, encode
+from dataflows.bar import AHEAD, Bar, Rejected, encode
 from dataflows.bar import decode as decode_one
-from dataflows.messages import LEGS_HEADER, dead_letter, dead_letters, decode
+from dataflows.messages import LARGEST_LETTER, LEGS_HEADER, dead_letter, dead_letters, decode
 from tests.dataflows.bars import NOW, bar, bars
 
 VALUES = bars().map(encode) | st.binary(max_size=5) | st.none()
@@ -67,3 +69,34 @@ def test_there_are_as_many_dead_letters_as_rejected_messages_and_none_is_nothing
     letters = dead_letters("archive")(decode(chunk(b"a", encode(bar()), b"b"), "archive", NOW))
     assert letters
     assert [(letter.value, dict(letter.headers or [])["offset"]) for letter in letters] == [(b"a", b"10"), (b"b", b"12")]
+
+
+ARRIVED = dt.datetime(2025, 12, 7, 12, tzinfo=dt.UTC)
+
+
+def arriving(start: dt.datetime, arrived: dt.datetime | None) -> Message:
+    """A message of a bar that starts then, which came into Kafka when the other says."""
+    when = (TIMESTAMP_CREATE_TIME, int(arrived.timestamp() * 1000)) if arrived else (TIMESTAMP_NOT_AVAILABLE, -1)
+    return Message(value=encode(bar(datetime=start)), timestamp=when)
+
+
+def test_a_replay_judges_a_time_on_the_border_as_the_first_run_did() -> None:
+    inside, outside = ARRIVED + AHEAD, ARRIVED + AHEAD + dt.timedelta(seconds=2)
+    messages = [arriving(inside, ARRIVED), arriving(outside, ARRIVED), arriving(outside, ARRIVED + dt.timedelta(seconds=2))]
+    for later in (dt.timedelta(0), dt.timedelta(days=30)):
+        made = decode(Chunk("t", 0, messages), "live", ARRIVED + later)
+        assert [one.datetime for one, _ in made.bars] == [inside, outside]
+        assert [message for _, message in made.rejected] == [messages[1]]
+
+
+def test_without_a_time_of_arrival_the_clock_stands_in() -> None:
+    late = Chunk("t", 0, [arriving(ARRIVED + 2 * AHEAD, None)])
+    assert len(decode(late, "live", ARRIVED).rejected) == 1
+    assert len(decode(late, "live", ARRIVED + AHEAD).bars) == 1
+
+
+def test_a_letter_that_its_topic_would_not_take_is_cut_and_says_so() -> None:
+    letter = dead_letter("live", Message(value=b"x" * (LARGEST_LETTER + 1), offset=7), "not JSON")
+    headers = dict(letter.headers or [])
+    assert letter.value == b"x" * LARGEST_LETTER
+    assert (headers["truncated"], headers["offset"]) == (str(LARGEST_LETTER + 1).encode(), b"7")
