@@ -95,13 +95,6 @@ class Directory:
                 raise TransientError(f"{text}: make space, or set archive.url") from None
             raise PermanentError(f"{text}: give this user the permission, or set archive.url") from None
 
-    def _make(self, folder: Path) -> None:
-        """Makes a folder and those above it, so that a power cut does not take them back."""
-        if not folder.is_dir():
-            self._make(folder.parent)
-            folder.mkdir(exist_ok=True)
-            _sync(folder.parent)
-
     def keys(self, after: str = "") -> Iterator[str]:
         def below(folder: Path) -> Iterator[str]:
             with os.scandir(folder) as entries:
@@ -122,6 +115,13 @@ class Directory:
             return path.read_bytes()
         except OSError as error:
             raise PermanentError(f"cannot read {path}: {error.strerror}") from None
+
+    def _make(self, folder: Path) -> None:
+        """Makes a folder and those above it, so that a power cut does not take them back."""
+        if not folder.is_dir():
+            self._make(folder.parent)
+            folder.mkdir(exist_ok=True)
+            _sync(folder.parent)
 
 
 def _sync(folder: Path) -> None:

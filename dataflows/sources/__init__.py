@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from connectors.polling import Poll
-from dataflows.bar import Bar
-from dataflows.settings import Settings
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # a child process of a source imports this package, and needs none of them
+    from connectors.polling import Poll
+    from dataflows.bar import Bar
+    from dataflows.settings import Settings
 
 
 class SourceError(Exception):

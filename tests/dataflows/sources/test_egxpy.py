@@ -141,8 +141,10 @@ def test_the_bars_are_the_same_in_every_time_zone_of_the_host(
         assert {(bar.exchange, bar.interval, bar.source) for bar in bars} == {("EGX", "Daily", "egxpy")}
 
 
-def test_five_thousand_minutes_come_at_once(server: FakeTradingView, tradingview: TradingView) -> None:
-    rows = tradingview.ask("OK", "1 Minute", 5_000)
+def test_five_thousand_minutes_come_at_once(server: FakeTradingView, egxpy: str) -> None:
+    patient = settings(server.url, egxpy={"timeout_seconds": 60, "deadline_seconds": 90})
+    with TradingView(patient, threading.Event()) as tradingview:
+        rows = tradingview.ask("OK", "1 Minute", 5_000)
     assert rows == truth("ok", "1 Minute", 5_000)
     assert ("EGX:OK", "1", 5_000) in server.asked
 
@@ -343,7 +345,9 @@ def test_polls_leak_no_process_no_socket_and_no_memory(server: FakeTradingView) 
             assert len(list(source.poll(symbols, "Daily", 3, now))) == 2
             if number >= rounds // 2:
                 seen.append((me.num_fds(), threading.active_count(), len(below(before))))
-        assert min(seen) == max(seen)
+        # A round may see a connection that is just being closed; what leaks grows from round to round.
+        first, last = seen[:5], seen[-5:]
+        assert all(min(a) <= max(b) for a, b in zip(zip(*last, strict=True), zip(*first, strict=True), strict=True))
         (child,) = below(before)
         assert child.num_fds() < 20
         assert child.memory_info().rss < 300_000_000
@@ -370,6 +374,32 @@ def test_nothing_is_left_when_the_process_is_killed(server: FakeTradingView, tmp
         asking.send_signal(signal.SIGKILL)
     _, alive = psutil.wait_procs(children, timeout=10)
     assert alive == []
+    assert server.wait_until_closed()
+
+
+def test_a_process_that_is_asked_to_end_in_a_poll_ends_at_once(server: FakeTradingView, tmp_path: Path) -> None:
+    environment = {
+        **clean_environment(),
+        "EGX_SOURCE__KIND": "egxpy",
+        "EGX_SOURCE__SYMBOLS": '["COMI","SILENT"]',
+        "EGX_SOURCE__EGXPY__DATA_URL": server.url,
+        "EGX_SOURCE__EGXPY__TIMEOUT_SECONDS": "200",
+        "EGX_SOURCE__EGXPY__DEADLINE_SECONDS": "200",
+        "EGX_INGEST__STATE": str(tmp_path / "ingest.sqlite"),
+        "EGX_LIVE__SQLITE": str(tmp_path / "live.sqlite"),
+        "EGX_ARCHIVE__URL": str(tmp_path / "archive"),
+    }
+    asked = len(server.asked)
+    command = [sys.executable, "-m", "bytewax.run", "dataflows.main"]
+    with subprocess.Popen(command, env=environment, cwd=ROOT, stderr=subprocess.PIPE, text=True) as running:
+        deadline = time.monotonic() + 60
+        while "EGX:SILENT" not in {symbol for symbol, _, _ in server.asked[asked:]} and time.monotonic() < deadline:
+            threading.Event().wait(0.05)
+        running.send_signal(signal.SIGTERM)
+        began = time.monotonic()
+        _, errors = running.communicate(timeout=60)
+    assert running.returncode == 0, errors
+    assert time.monotonic() - began < 30  # and not two hundred
     assert server.wait_until_closed()
 
 
