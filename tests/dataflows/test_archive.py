@@ -22,6 +22,8 @@ from dataflows.messages import Decoded, decode
 from dataflows.settings import Settings
 from tests.dataflows.bars import INSTANTS, NAMES, NOW, bar, bars, message
 
+ARRIVED = int(NOW.timestamp() * 1000)
+"""When messages came into Kafka, milliseconds."""
 SYMBOLS = NAMES | st.sampled_from([".", "..", "...", "._.", "A.", ".A", "COMI"])
 
 
@@ -47,7 +49,7 @@ def test_no_two_records_begin_an_object_of_the_same_key(records: list[tuple[int,
     for partition, record in records:
         at = offsets[partition]
         offsets[partition] += 1
-        value = Message(topic="t", partition=partition, offset=at, value=encode(record), timestamp=(1, 1765100000000))
+        value = Message(topic="t", partition=partition, offset=at, value=encode(record), timestamp=(1, ARRIVED))
         made += keys(decoded([value], partition), block_messages)
     assert len(made) == len(records)
     assert {lines for _, lines in made} <= {1}
@@ -57,7 +59,7 @@ def test_no_two_records_begin_an_object_of_the_same_key(records: list[tuple[int,
 @given(bars(symbol=SYMBOLS), st.integers(0, 2**63 - 1), st.integers(0, 100_000), st.integers(-(2**62), 2**62))
 def test_no_key_leaves_the_prefix_and_all_have_one_form(bar: Any, offset: int, partition: int, milliseconds: int) -> None:
     value = Message(topic="t", partition=partition, offset=offset, value=encode(bar), timestamp=(1, milliseconds))
-    ((key, _),) = keys(decoded([value], partition), 65_536)
+    ((key, _),) = keys(Decoded("t", partition, [(bar, value)], []), 65_536)
     assert checked(key) == key
     assert os.path.normpath(f"/prefix/{key}") == f"/prefix/{key}"
     found = re.fullmatch(r"date=(\d{4}-\d\d-\d\d)/symbol=([A-Z0-9._]{1,20})/(\d{12})-(\d+)-(\d{18,19})\.json", key)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def test_an_absent_value_is_absent_and_never_zero(tmp_path: Path) -> None:
 
 
 def test_the_same_times_are_the_same_row_however_they_are_written(tmp_path: Path) -> None:
-    sink = SqliteSink(tmp_path / "live.sqlite", TABLE).build_part("", "0", None)
+    sink = SqliteSink(tmp_path / "live.sqlite", TABLE, stop=threading.Event()).build_part("", "0", None)
     for close, zone in ((1.5, dt.UTC), (2.5, dt.timezone(dt.timedelta(hours=2)))):
         start = bar().datetime.astimezone(zone).isoformat().encode()
         value = encode(bar(close=close)).replace(b"2025-12-07T08:00:00Z", start)

@@ -14,7 +14,7 @@ OFFSETS = st.dictionaries(st.integers(0, 3), st.integers(0, 20_000), max_size=4)
 
 def test_the_line_names_every_count() -> None:
     progress = Progress(source="SIMULATED", polled=1_234_567, unchanged=2, published=3, live=4, archived=5, rejected=6)
-    progress.lag = {"a": 7, "b": 1_000}
+    progress.lag = {"a": {0: 3, 1: 4}, "b": {0: 1_000}}
     assert progress.line(8_900.4) == (
         "bars read 1,234,567  published 3 (2 unchanged)  live 4  archived 5  rejected 6  lag 1,007  8,900/s  [SIMULATED]"
     )
@@ -106,8 +106,8 @@ def test_the_source_waits_while_the_broker_holds_too_much_that_either_reader_has
 ) -> None:
     given, _ = handover()
     given.written(written)
-    given.read("live", live, 0)
-    given.read("archive", archive, 0)
+    given.read("live", live, {})
+    given.read("archive", archive, {})
     unread = [end - min(live.get(partition, 0), archive.get(partition, 0)) for partition, end in written.items()]
     assert given.ready() == all(count < Handover.UNREAD for count in unread)
     unbounded, _ = handover(bounded=False)
@@ -134,6 +134,7 @@ def test_commits_are_told_on_and_lags_kept_by_group() -> None:
     given.on_committed = told.set
     given.committed("live", {0: 1})
     assert told.is_set()
-    given.read("live", {0: 1}, 5)
-    given.read("archive", {0: 1}, 6)
-    assert progress.lag == {"live": 5, "archive": 6}
+    given.read("live", {0: 1}, {0: 5, 1: 1})
+    given.read("archive", {0: 1}, {0: 6})
+    given.read("live", {0: 2}, {0: 4})  # another reader of the group
+    assert progress.lag == {"live": {0: 4, 1: 1}, "archive": {0: 6}}
