@@ -158,7 +158,7 @@ def test_somebody_else_may_have_made_it_meanwhile(code: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "code"), [(500, "InternalError"), (503, "SlowDown"), (400, "RequestTimeout"), (429, "TooMany")]
+    ("status", "code"), [(500, "InternalError"), (503, "SlowDown"), (400, "RequestTimeout"), (429, "TooMany"), (599, "Odd")]
 )
 def test_a_server_in_trouble_is_transient_and_works_when_it_has_passed(status: int, code: str) -> None:
     busy = refusal(status, code, **{"Retry-After": "7"})

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import assume, example, given
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from dataflows.bar import (
@@ -208,6 +208,7 @@ def partly_wrong(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @given(partly_wrong())
+@settings(max_examples=max(settings.default.max_examples, 400))
 def test_exactly_what_the_contract_allows_is_accepted(message: dict[str, Any]) -> None:
     assert isinstance(decode(json.dumps(message).encode(), NOW), Bar) == contract_allows(message)
 
@@ -237,6 +238,9 @@ def test_exactly_what_the_contract_allows_is_accepted(message: dict[str, Any]) -
         (message(volume=2**63), "is no whole number"),
         (message(datetime="2025-12-32"), "'2025-12-32' is no ISO 8601 time"),
         (message(datetime="1989-12-31T23:59:59Z"), "before 1990 or over a day ahead - at `$.datetime`"),
+        (message(datetime="2026-11-25T12:00:00.000001Z"), "over a day ahead - at `$.datetime`"),
+        (encode(bar(datetime=NOW + AHEAD * 2)), "over a day ahead - at `$.datetime`"),
+        (encode(bar(datetime=EARLIEST - AHEAD)), "before 1990"),
         (message(ingestion_timestamp="2026-11-25T12:00:00.000001Z"), "over a day ahead - at `$.ingestion_timestamp`"),
         (message(is_final="yes"), "`$.is_final`"),
     ],
@@ -320,6 +324,7 @@ def test_the_archive_line_is_one_line_of_the_same_bar_with_utc_times(
 
 
 @given(mutated(most=1), INSTANTS)
+@settings(max_examples=settings.default.max_examples // 2)
 def test_whatever_decodes_has_an_archive_line_that_decodes_to_it(value: bytes, arrived: dt.datetime) -> None:
     read = decode(value, NOW)
     assume(isinstance(read, Bar))
