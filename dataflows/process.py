@@ -183,6 +183,7 @@ def start(**legs: Callable[[Dataflow, Run], None]) -> Dataflow:
     )
     figures.start()
     _last_words.append(figures)
+    _lines.append(progress)
     atexit.register(_end, progress, figures)
     return flow
 
@@ -213,6 +214,7 @@ def _stop_on_signals(stop: threading.Event) -> None:
 
 
 _last_words: list[metrics.Reporter] = []
+_lines: list[Reporter] = []
 
 
 def _end(progress: Reporter, figures: metrics.Reporter) -> None:
@@ -281,6 +283,8 @@ def fail(error: Exception) -> NoReturn:
     """
     ours = isinstance(error, _OURS)
     text = str(error) if ours else f"this is a defect, please report it: {error!r}"
+    for progress in _lines:
+        progress.silence()
     logs.say_error(text, None if ours else error)
     for figures in _last_words:
         figures.end(None if isinstance(error, Stopped) else text)

@@ -76,6 +76,12 @@ class Reporter:
             rate = self._progress.handled() / max(time.monotonic() - self._started, 1e-3)
             say_progress(self._progress.line(rate))
 
+    def silence(self) -> None:
+        """Prints no more: what comes next is to be the last line."""
+        self._ended.set()
+        if self._thread.is_alive():
+            self._thread.join(1)
+
     def _run(self) -> None:
         if self._console.is_terminal:
             with Live(console=self._console, transient=True, auto_refresh=False) as screen:
