@@ -85,20 +85,21 @@ class Reporter:
     def _run(self) -> None:
         if self._console.is_terminal:
             with Live(console=self._console, transient=True, auto_refresh=False) as screen:
-                for line in self._lines(0.5):
+                for _, line in self._lines(0.5):
                     screen.update(Text(line, no_wrap=True, overflow="ellipsis"), refresh=True)
         else:
             shown = ""
-            for line in self._lines(self._seconds):
-                if self._progress.counts() != shown:  # an idle process is silent
+            for counts, line in self._lines(self._seconds):
+                if counts != shown:  # an idle process is silent
                     say_progress(line)
-                shown = self._progress.counts()
+                shown = counts
 
-    def _lines(self, seconds: float) -> Iterator[str]:
+    def _lines(self, seconds: float) -> Iterator[tuple[str, str]]:
+        """The counts, and the line, which is made after them: what changes in between is in the next line too."""
         before, at = self._progress.handled(), time.monotonic()
         while not self._ended.wait(seconds):
             handled, now = self._progress.handled(), time.monotonic()
-            yield self._progress.line((handled - before) / (now - at))
+            yield self._progress.counts(), self._progress.line((handled - before) / (now - at))
             before, at = handled, now
 
 

@@ -61,6 +61,21 @@ def test_lines_are_printed_while_something_happens_and_a_last_one(capfd: pytest.
     assert capfd.readouterr().err == ""
 
 
+def test_what_changes_while_a_line_is_printed_is_in_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    progress, printed = Progress(polled=1), list[str]()
+
+    def say(line: str) -> None:
+        printed.append(line)
+        progress.polled = 2
+
+    monkeypatch.setattr("dataflows.progress.say_progress", say)
+    reporter = Reporter(progress, 0.01)
+    reporter.start()
+    wait_for(lambda: len(printed) > 1, "a second line", seconds=5)
+    reporter.silence()
+    assert [line.split("  ")[0] for line in printed] == ["bars read 1", "bars read 2"]
+
+
 def test_no_seconds_print_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     reporter = Reporter(Progress(polled=1), 0)
     reporter.start()
