@@ -13,7 +13,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
@@ -139,20 +139,18 @@ class TradingView:
         deadline = time.monotonic() + self._options.deadline_seconds
         request = {"symbol": symbol, "exchange": self._source.exchange, "interval": interval, "bars": count, "token": self._token}
 
+        before: NoBars | None = None
+
         def attempt() -> list[list[float | None]]:
+            nonlocal before
             seconds = min(self._options.timeout_seconds, max(deadline - time.monotonic(), 0.5))
             try:
-                answer = self._workers.ask(request, seconds)
-            except Overran as error:
-                raise NoBars("silent", str(error)) from None
-            except Died as error:
-                if self._stop.is_set():
-                    raise
-                raise NoBars("dropped", str(error)) from None
-            if "failed" in answer:
-                raise NoBars(answer["failed"], answer["why"])
-            rows: list[list[float | None]] = answer["rows"]
-            return rows
+                return self._attempt(request, seconds)
+            except NoBars as error:
+                if error.kind == "silent" and seconds < self._options.timeout_seconds and before is not None:
+                    raise before from None  # cut short by the deadline: the reason is what the attempt before met
+                before = error
+                raise
 
         return tenacity.Retrying(
             retry=tenacity.retry_if_exception(lambda error: isinstance(error, NoBars) and error.passing),
@@ -163,6 +161,20 @@ class TradingView:
             sleep=tenacity.sleep_using_event(self._stop),
             reraise=True,
         )(attempt)
+
+    def _attempt(self, request: Mapping[str, Any], seconds: float) -> list[list[float | None]]:
+        try:
+            answer = self._workers.ask(request, seconds)
+        except Overran as error:
+            raise NoBars("silent", str(error)) from None
+        except Died as error:
+            if self._stop.is_set():
+                raise
+            raise NoBars("dropped", str(error)) from None
+        if "failed" in answer:
+            raise NoBars(answer["failed"], answer["why"])
+        rows: list[list[float | None]] = answer["rows"]
+        return rows
 
     def to_bars(self, symbol: str, interval: Interval, rows: Sequence[Sequence[float | None]], now: dt.datetime) -> list[Bar]:
         """The rows as bars, oldest first; those of a period that was over `delay_minutes` ago are final.
