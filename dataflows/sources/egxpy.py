@@ -13,7 +13,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
@@ -162,7 +162,7 @@ class TradingView:
             reraise=True,
         )(attempt)
 
-    def _attempt(self, request: Mapping[str, Any], seconds: float) -> list[list[float | None]]:
+    def _attempt(self, request: dict[str, Any], seconds: float) -> list[list[float | None]]:
         try:
             answer = self._workers.ask(request, seconds)
         except Overran as error:
