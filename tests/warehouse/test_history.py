@@ -1,0 +1,136 @@
+"""Files of price history, as the sites export them."""
+
+# ruff: noqa: DTZ001, E501 -- DuckDB gives UTC without zone; SQL and recorded lines stay on one line
+
+import datetime as dt
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from warehouse.history import interval_of, price, read_file, read_folder, symbol_of, volume
+
+CHANGED = dt.datetime(2026, 9, 1, 12)
+INVESTING = '\ufeff"Date","Price","Open","High","Low","Vol.","Change %"\r\n"12/07/2025","83.90","83.10","84.00","82.75","1.25M","0.96%"\r\n'
+YAHOO = "Date,Open,High,Low,Close,Adj Close,Volume\n2025-06-08,83.1,84,82.75,83.9,80.1,1250000\n2025-06-09,null,null,null,null,null,null\n"
+TRADINGVIEW = "time,open,high,low,close,Volume\n1765094400,83.1,84,82.75,83.9,1250000\n"
+
+
+def rows(name: str, text: str, order: str = "MDY") -> list[dict]:
+    return list(read_file(name, CHANGED, text.encode(), order))
+
+
+def test_investing_com_gives_a_daily_bar_that_starts_at_ten_in_cairo() -> None:
+    (row,) = rows("batch/COMI Historical Data.csv", INVESTING)
+    assert (row["symbol"], row["bar_interval"], row["bar_time"]) == ("COMI", "Daily", dt.datetime(2025, 12, 7, 8))
+    assert [row[name] for name in ("open", "high", "low", "close", "volume")] == ["83.10", "84.00", "82.75", "83.90", "1250000"]
+    assert (row["source"], row["source_line"], row["reject_reason"]) == ("investing", 2, None)
+
+
+def test_the_order_of_day_and_month_is_a_setting() -> None:
+    (row,) = rows("batch/COMI.csv", INVESTING, "DMY")
+    assert row["bar_time"] == dt.datetime(2025, 7, 12, 7)  # summer time
+    (row,) = rows("batch/COMI.csv", INVESTING.replace("12/07", "12/31"), "DMY")
+    assert row["reject_reason"] == "'12/31/2025' is not DD/MM/YYYY"
+    with pytest.raises(ValueError, match=r"MDY .* or DMY"):
+        read_folder("/nowhere", "YMD")
+
+
+def test_yahoo_gives_prices_as_traded_and_null_for_nothing() -> None:
+    first, second = rows("batch/symbol=ETEL/ETEL.CA.csv", YAHOO)
+    assert (first["symbol"], first["close"], first["bar_time"]) == ("ETEL", "83.9", dt.datetime(2025, 6, 8, 7))
+    assert [second[name] for name in ("open", "close", "volume", "reject_reason")] == [None] * 4
+
+
+def test_tradingview_gives_the_interval_in_the_name() -> None:
+    (row,) = rows("batch/EGX_DLY_COMI, 1D.csv", TRADINGVIEW)
+    assert (row["symbol"], row["bar_interval"], row["bar_time"]) == ("COMI", "Daily", dt.datetime(2025, 12, 7, 8))
+    (row,) = rows("batch/EGX_COMI, 5_a1b2c.csv", TRADINGVIEW.replace("1765094400", "2025-12-07T10:05:00+02:00"))
+    assert (row["bar_interval"], row["bar_time"]) == ("5 Minute", dt.datetime(2025, 12, 7, 8, 5))
+    assert interval_of("EGX_COMI, 1_x (1).csv") == "1 Minute"
+
+
+@pytest.mark.parametrize(
+    ("name", "symbol"),
+    [("batch/COMI/x.csv", "COMI"), ("batch/symbol=COMI/old/data.csv", "COMI"), ("batch/COMI.csv", "COMI"),
+     ("batch/COMI.CA.csv", "COMI"), ("batch/COMI Historical Data (1).csv", "COMI"), ("batch/prices.csv", None)],
+)  # fmt: skip
+def test_the_symbol_is_in_the_path(name: str, symbol: str | None) -> None:
+    assert symbol_of(name) == symbol
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("batch/prices.csv", INVESTING.encode(), "the file's name has no symbol"),
+        ("batch/COMI.csv", b"a,b\n1,2\n", "the header is of no known site"),
+        ("batch/COMI.csv", b"", "the file is empty"),
+        ("batch/COMI.csv", b"\xff\xfe", "the file is not UTF-8"),
+        ("batch/COMI.csv", INVESTING.replace("83.90", "x").encode(), "close 'x' is not a price"),
+        ("batch/COMI.csv", INVESTING.replace("83.90", "0.00").encode(), "close '0.00' is not a price"),
+        ("batch/COMI.csv", INVESTING.replace("1.25M", "1.25X").encode(), "volume '1.25X' is not a count"),
+        ("batch/COMI.csv", YAHOO.split("\n")[0].encode() + b"\n2025-06-08,83.1\n", "2 cells under 7 columns"),
+    ],
+)
+def test_what_cannot_be_read_is_named(name: str, content: bytes, reason: str) -> None:
+    (row,) = read_file(name, CHANGED, content, "MDY")
+    assert (row["reject_reason"], row["archive_object"]) == (reason, name)
+
+
+@given(st.decimals("0.0001", "1000000000", places=4))
+def test_a_price_survives_its_thousands_commas(value: Decimal) -> None:
+    assert Decimal(price(f"{value:,}", "close") or "") == value
+
+
+@given(st.integers(1, 10**6), st.sampled_from([("", 1), ("K", 10**3), ("M", 10**6), ("B", 10**9)]))
+def test_volumes_have_suffixes(hundredths: int, suffix: tuple[str, int]) -> None:
+    letter, scale = suffix
+    if scale > 1:
+        assert int(volume(f"{Decimal(hundredths) / 100}{letter}") or "") == hundredths * scale // 100
+    assert volume(f"{hundredths:,}") == str(hundredths)
+    assert volume("-") is None
+
+
+def test_files_become_silver_rows_and_a_streamed_bar_wins(make_warehouse) -> None:
+    from archives import daily, deliver
+
+    warehouse = make_warehouse()
+    deliver(warehouse.archive, [daily("COMI", "2025-12-07", 83.5, volume=1_250_000), daily("OTMT", "2025-12-08", 0.5)])
+    files: dict[str, str] = {
+        "COMI Historical Data.csv": INVESTING
+        + '"12/08/2025","84.10","83.90","84.50","83.00","-","0.2%"\r\n"13/08/2025","1","1","1","1","1","1"\r\n',
+        "symbol=OIH/yahoo.csv": YAHOO,
+        "notes.csv": "nothing,here\n",
+    }
+    for name, text in files.items():
+        path = warehouse.archive / "batch" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8", newline="")
+    warehouse.plan()
+    cleaned = warehouse.rows(
+        "SELECT trade_date::VARCHAR, close_price::VARCHAR, volume, data_source, is_complete FROM silver.stock_prices_cleaned "
+        "WHERE symbol = 'COMI' ORDER BY bar_time"
+    )
+    assert cleaned == [
+        ("2025-12-07", "83.5000", 1_250_000, "STREAMING", True),
+        ("2025-12-08", "84.1000", None, "HISTORICAL", False),
+    ]
+    quality = warehouse.rows(
+        "SELECT check_name, symbol, detail FROM gold.vw_gold_data_quality WHERE check_name IN "
+        "('historical_difference', 'rejected') ORDER BY ALL"
+    )
+    assert [row[:2] for row in quality] == [("historical_difference", "COMI"), ("rejected", "COMI"), ("rejected", None)]
+    assert "streamed close 83.5000" in quality[0][2]
+    assert "close 83.9000" in quality[0][2]
+    assert "COMI Historical Data.csv:4: '13/08/2025' is not MM/DD/YYYY" in quality[1][2]
+    # the company's rows join across its renaming, the file's under the new name, the streamed one under the old
+    joined = warehouse.rows(
+        "SELECT traded_symbol, data_source FROM gold.fct_stock_daily_prices WHERE symbol = 'OIH' ORDER BY trade_date"
+    )
+    assert joined == [("OIH", "HISTORICAL"), ("OTMT", "STREAMING")]
+
+
+def test_a_folder_without_files_is_no_error(tmp_path: Path) -> None:
+    assert read_folder(str(tmp_path), "MDY") == []

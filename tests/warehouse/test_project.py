@@ -1,0 +1,159 @@
+"""The project itself: format, lint, unit tests, environments, and what readers see."""
+
+# ruff: noqa: E501 -- SQL stays on one line
+
+import datetime as dt
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import duckdb
+import pytest
+from archives import bar, daily, deliver, trading_days
+from conftest import PROJECT
+
+SQLMESH = [str(Path(sys.executable).parent / "sqlmesh"), "-p", "warehouse"]
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    (tmp_path / "archive").mkdir()
+    return {**os.environ, "EGX_ARCHIVE": str(tmp_path / "archive"), "EGX_WAREHOUSE": str(tmp_path / "warehouse")}
+
+
+def sqlmesh(environment: dict[str, str], *arguments: str, folder: Path = PROJECT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*SQLMESH, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=240)
+
+
+def test_format_lint_and_unit_tests_are_content(make_warehouse) -> None:
+    context = make_warehouse().context
+    assert context.format(check=True)
+    assert context.lint_models() == []
+    results = context.test()
+    assert results.wasSuccessful()
+    assert results.testsRun >= 7
+
+
+def test_the_rule_against_json_path_casts_finds_them(make_warehouse) -> None:
+    """`record:symbol::TEXT` yields the quotes too on DuckDB, so a model that says so does not pass the lint."""
+    from sqlglot import parse_one
+    from sqlmesh.core.dialect import parse
+    from sqlmesh.core.model import load_sql_based_model
+    from sqlmesh.utils.errors import LinterError
+
+    context = make_warehouse().context
+
+    def model(column: str):
+        assert parse_one(column, dialect="snowflake")
+        text = "MODEL (name silver.extra, kind VIEW, dialect snowflake, audits (not_null(columns := (symbol))));\n"
+        return load_sql_based_model(
+            parse(f"{text}SELECT {column} AS symbol FROM (SELECT PARSE_JSON('{{}}') AS record) AS r", default_dialect="snowflake"),
+            default_catalog="EGX_DW", dialect="snowflake", project="egx", path=PROJECT / "warehouse" / "models" / "silver" / "extra.sql",
+        )  # fmt: skip
+
+    context.upsert_model(model("JSON_EXTRACT_PATH_TEXT(r.record, 'symbol')::TEXT"))
+    assert context.lint_models() == []
+    context.upsert_model(model("r.record:symbol::TEXT"))
+    with pytest.raises(LinterError):
+        context.lint_models()
+
+
+def test_a_plan_from_either_folder_publishes_gold_and_the_snapshot(environment: dict[str, str], tmp_path: Path) -> None:
+    """An archive with one day of minutes, as the simulated session makes it, plus some Daily bars; no other setting."""
+    today = dt.datetime.now(dt.UTC).replace(hour=8, minute=0, second=0, microsecond=0, tzinfo=None)
+    archive = tmp_path / "archive"
+    for number, symbol in enumerate(("COMI", "OTMT")):
+        bars = [bar(symbol, today + dt.timedelta(minutes=minute), 10 + minute % 7 + number, today + dt.timedelta(minutes=minute + 1),
+                    "1 Minute") for minute in range(40)]  # fmt: skip
+        deliver(archive, bars, number * 100, date=f"{today:%Y-%m-%d}")
+    days = [day for day in trading_days(today.date() - dt.timedelta(60), 40) if day < today.date()]
+    deliver(archive, [daily("COMI", day, 12) for day in days], 1000, date=f"{today:%Y-%m-%d}")
+
+    ran = sqlmesh(environment, "plan", "--auto-apply", "--no-prompts")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    shown = subprocess.run([sys.executable, "-m", "warehouse.snapshot"], cwd=PROJECT, env={**environment, "COLUMNS": "200"},
+                           capture_output=True, text=True, timeout=60)  # fmt: skip
+    assert shown.returncode == 0, shown.stderr
+    assert "Commercial International Bank" in shown.stdout
+    assert "Orascom Investment Holding" in shown.stdout
+    assert (f"{today:%Y-%m-%d}*" in shown.stdout and "NEUTRAL" in shown.stdout) or "BULLISH" in shown.stdout
+
+    published = sorted(path.stem for path in (tmp_path / "warehouse" / "gold").glob("*.parquet"))
+    assert published == ["dim_date", "dim_stock", "fct_stock_daily_prices", "fct_stock_intraday_prices", "fct_stock_momentum",
+                         "vw_gold_data_quality", "vw_gold_market_breadth", "vw_gold_market_snapshot", "vw_gold_price_history",
+                         "vw_gold_top_movers", "vw_gold_volume_leaders"]  # fmt: skip
+    prices = duckdb.sql(f"SELECT * FROM '{tmp_path}/warehouse/gold/fct_stock_daily_prices.parquet'")
+    assert prices.columns[:2] == ["symbol", "trade_date"]
+    # a reader holds its file open while the next plan, from the other folder, adds a bar and publishes anew
+    snapshot = str(tmp_path / "warehouse" / "gold" / "vw_gold_market_snapshot.parquet")
+    reader = duckdb.connect()
+    before = reader.execute("SELECT symbol, current_price FROM READ_PARQUET(?) ORDER BY symbol", [snapshot])
+    deliver(archive, [bar("OTMT", today + dt.timedelta(minutes=50), 99, today + dt.timedelta(minutes=51), "1 Minute")], 5000,
+            date=f"{today:%Y-%m-%d}")  # fmt: skip
+    ran = subprocess.run([SQLMESH[0], "run", "--ignore-cron"], cwd=PROJECT / "warehouse", env=environment, capture_output=True,
+                         text=True, timeout=240)  # fmt: skip
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert [symbol for symbol, _ in before.fetchall()] == ["COMI", "OIH"]
+    after = dict(reader.execute("SELECT symbol, current_price FROM READ_PARQUET(?)", [snapshot]).fetchall())
+    assert after["OIH"] == 99
+
+
+def test_nothing_published_says_what_to_run(environment: dict[str, str]) -> None:
+    ran = subprocess.run([sys.executable, "-m", "warehouse.snapshot"], cwd=PROJECT, env=environment, capture_output=True,
+                         text=True, timeout=60)  # fmt: skip
+    assert ran.returncode == 1
+    assert "sqlmesh -p warehouse plan" in ran.stderr
+
+
+def test_a_blocking_audit_leaves_prod_as_it_was(make_warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The facts that block cannot be broken by an archive, so the table is broken by hand under a second environment."""
+    warehouse = make_warehouse()
+    deliver(warehouse.archive, [daily("COMI", "2026-09-06", 80)])
+    warehouse.plan()
+    ((table,),) = warehouse.rows(
+        "SELECT table_schema || '.' || table_name FROM information_schema.tables WHERE table_name LIKE 'SILVER__STOCK_PRICES_STREAMED__%' "
+        "AND table_type = 'BASE TABLE' AND table_name NOT LIKE '%dev' AND table_name NOT LIKE '%temp'"
+    )
+    warehouse.context.engine_adapter.execute(
+        f'UPDATE EGX_DW."{table.split(".")[0]}"."{table.split(".")[1]}" SET close_price = -1'
+    )
+    assert not warehouse.run()
+    assert not warehouse.context.audit(start="2020-01-01", end="2026-12-31")
+
+
+def test_dev_shows_a_change_before_prod_has_it(make_warehouse, tmp_path: Path) -> None:
+    """A real change to a model, planned in dev, compared, then promoted."""
+    copy = tmp_path / "project"
+    shutil.copytree(PROJECT / "warehouse", copy / "warehouse", ignore=shutil.ignore_patterns(".cache", "__pycache__"))
+    warehouse = make_warehouse()
+    deliver(
+        warehouse.archive, [daily("COMI", day, 80 + number) for number, day in enumerate(trading_days(dt.date(2026, 9, 6), 8))]
+    )
+    warehouse.close()
+
+    from sqlmesh import Context
+
+    def context() -> Context:
+        return Context(paths=str(copy / "warehouse"))
+
+    plan = {"auto_apply": True, "no_prompts": True, "skip_tests": True}
+    first = context()
+    first.plan(**plan)
+    first.close()
+    model = copy / "warehouse" / "models" / "gold" / "fct_stock_daily_prices.sql"
+    model.write_text(model.read_text().replace("volume > 1.5 * volume_ma_7d", "volume > 0.9 * volume_ma_7d"))
+    second = context()
+    second.plan("dev", **plan, include_unmodified=True)
+    signal = "SELECT volume_signal, COUNT(*) FROM gold{}.fct_stock_daily_prices GROUP BY 1 ORDER BY 1 NULLS LAST"
+    assert second.engine_adapter.fetchall(signal.format("")) == [("NORMAL", 2), (None, 6)]
+    assert second.engine_adapter.fetchall(signal.format("__dev")) == [("HIGH", 2), (None, 6)]
+    (difference,) = second.table_diff(
+        "prod", "dev", on=["symbol", "trade_date"], select_models={"gold.fct_stock_daily_prices"}, show=False
+    )
+    rows = difference.row_diff()
+    assert (rows.full_match_count, rows.partial_match_count, rows.s_only_count, rows.t_only_count) == (6, 2, 0, 0)
+    second.plan(**plan)
+    assert second.engine_adapter.fetchall(signal.format("")) == [("HIGH", 2), (None, 6)]
+    second.close()

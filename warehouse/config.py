@@ -1,0 +1,141 @@
+"""Settings of the SQLMesh project: one set of models, two gateways.
+
+A Python file, because every path is taken from where this file lies: `sqlmesh -p warehouse plan` and `cd warehouse &&
+sqlmesh plan` see the same archive and the same tables. Choices come from the environment, secrets from nowhere else.
+
+| variable | default | what |
+|---|---|---|
+| EGX_ARCHIVE | data/archive | the bars' archive: a folder or s3://bucket/prefix |
+| EGX_WAREHOUSE | data/warehouse | folder of the DuckDB file, SQLMesh's state and the published Parquet files |
+| EGX_START | 2020-01-01 | first delivery date that is loaded |
+| EGX_CRON | * * * * * | when models may run, Africa/Cairo; "0 2 * * *" in production |
+| EGX_INVESTING_DATES | MDY | order of day and month in files of investing.com: MDY or DMY |
+| SNOWFLAKE_* | none | account, user, password or key or token, role, warehouse, database: the gateway `snowflake` |
+| EGX_STATE_POSTGRES | none | postgresql://user:password@host:port/database: SQLMesh's state for the gateway `snowflake` |
+"""
+
+import os
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import locations
+from sqlmesh.core.config import (
+    Config,
+    DuckDBConnectionConfig,
+    GatewayConfig,
+    LinterConfig,
+    ModelDefaultsConfig,
+)
+from sqlmesh.core.config.connection import ConnectionConfig, PostgresConnectionConfig
+
+archive = locations.archive()
+warehouse = locations.warehouse()
+Path(warehouse, "gold").mkdir(parents=True, exist_ok=True)
+
+
+def duckdb_connection() -> ConnectionConfig:
+    """The embedded engine; with an archive on S3 it reads through httpfs with the usual AWS_* variables."""
+    s3: dict[str, object] = {}
+    if archive.startswith("s3://"):
+        secret: dict[str, object] = {"type": "s3"}
+        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        if key_id := os.environ.get("AWS_ACCESS_KEY_ID"):
+            secret |= {"key_id": key_id, "secret": os.environ.get("AWS_SECRET_ACCESS_KEY", "")}
+        if token := os.environ.get("AWS_SESSION_TOKEN"):
+            secret["session_token"] = token
+        secret["region"] = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "eu-central-1"
+        if endpoint:
+            url = urlsplit(endpoint)
+            secret |= {"endpoint": url.netloc, "url_style": "path", "use_ssl": url.scheme == "https"}
+        s3 = {"extensions": ["httpfs"], "secrets": [secret]}
+    return DuckDBConnectionConfig(
+        # The catalog is spelled as Snowflake folds names. Under `database: egx_dw.duckdb` it would be `egx_dw`, SQLMesh
+        # would look in `EGX_DW`, find no table there and make each incremental-by-key table anew on every run.
+        catalogs={"EGX_DW": f"{warehouse}/egx_dw.duckdb"},
+        # Otherwise reading tens of thousands of small files runs out of memory.
+        connector_config={"preserve_insertion_order": False},
+        **s3,
+    )
+
+
+def duckdb_state(name: str) -> ConnectionConfig:
+    """SQLMesh's own tables, in a file of their own: a DuckDB file takes one process at a time."""
+    return DuckDBConnectionConfig(database=f"{warehouse}/{name}.duckdb")
+
+
+def snowflake_gateway() -> GatewayConfig:
+    """Snowflake by SNOWFLAKE_*: a password, a key pair (SNOWFLAKE_PRIVATE_KEY_PATH) or OAuth (SNOWFLAKE_TOKEN)."""
+    from sqlmesh.core.config.connection import SnowflakeConnectionConfig
+
+    names = [
+        "account",
+        "user",
+        "password",
+        "role",
+        "authenticator",
+        "token",
+        "private_key",
+        "private_key_path",
+        "private_key_passphrase",
+        "host",
+        "port",
+    ]
+    given = {name: value for name in names if (value := os.environ.get(f"SNOWFLAKE_{name.upper()}"))}
+    if "token" in given:
+        given.setdefault("authenticator", "oauth")
+    connection = SnowflakeConnectionConfig(
+        database=os.environ.get("SNOWFLAKE_DATABASE", "EGX_DW"),
+        warehouse=os.environ.get("SNOWFLAKE_WAREHOUSE", "EGX_WH"),
+        # SQLMesh may hang where several tasks share a state in DuckDB.
+        concurrent_tasks=4 if os.environ.get("EGX_STATE_POSTGRES") else 1,
+        **given,
+    )
+    return GatewayConfig(connection=connection, state_connection=snowflake_state())
+
+
+def snowflake_state() -> ConnectionConfig:
+    """Postgres in production. Never Snowflake: state is many small transactional writes."""
+    if not (address := os.environ.get("EGX_STATE_POSTGRES")):
+        return duckdb_state("state_snowflake")
+    url = urlsplit(address)
+    return PostgresConnectionConfig(
+        host=url.hostname or "localhost",
+        port=url.port or 5432,
+        user=unquote(url.username or ""),
+        password=unquote(url.password or ""),
+        database=url.path.lstrip("/"),
+    )
+
+
+gateways = {"duckdb": GatewayConfig(connection=duckdb_connection(), state_connection=duckdb_state("state"))}
+# Only with an account: the gateway makes SQLMesh import Snowflake's connector, three seconds for DuckDB's runs too.
+if os.environ.get("SNOWFLAKE_ACCOUNT"):
+    gateways["snowflake"] = snowflake_gateway()
+
+config = Config(
+    project="egx",
+    gateways=gateways,
+    default_gateway="duckdb",
+    model_defaults=ModelDefaultsConfig(
+        dialect="snowflake",
+        start=os.environ.get("EGX_START") or "2020-01-01",
+        # `plan` and `run` load what was delivered up to the last tick of this cron, today's part included; the intervals
+        # stay UTC days. Production sets "0 2 * * *": once a night, on the exchange's clock (docs/warehouse.md).
+        cron=os.environ.get("EGX_CRON") or "* * * * *",
+        cron_tz="Africa/Cairo",
+        interval_unit="day",
+        allow_partials=True,
+    ),
+    after_all=["@PUBLISH(gold)"],
+    linter=LinterConfig(
+        enabled=True,
+        rules={
+            "ambiguousorinvalidcolumn",
+            "invalidselectstarexpansion",
+            "noambiguousprojections",
+            "nomissingaudits",
+            "nojsonpathcast",
+        },
+    ),
+    disable_anonymized_analytics=True,
+)

@@ -1,0 +1,188 @@
+"""Files of price history, as three sites export them, read into rows that bronze.stock_prices_historical stores.
+
+| site | header | times | volume |
+|---|---|---|---|
+| investing.com | Date, Price, Open, High, Low, Vol., Change % | MM/DD/YYYY or DD/MM/YYYY, by a setting | 1.25M, 830.5K, - |
+| Yahoo Finance | Date, Open, High, Low, Close, Adj Close, Volume | YYYY-MM-DD | 1250000 |
+| TradingView | time, open, high, low, close, Volume | Unix seconds or ISO; the interval is in the file's name | 1250000 |
+
+The symbol is the folder below batch/ (`COMI/` or `symbol=COMI/`) or the start of the file's name (`COMI Historical
+Data.csv`, `COMI.CA.csv`, `EGX_DLY_COMI, 1D.csv`). Prices are taken as traded; Yahoo's `Adj Close` is not used.
+"""
+
+import csv
+import datetime as dt
+import io
+import re
+import typing as t
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+INTERVALS = {"1D": "Daily", "1W": "Weekly", "1M": "Monthly", "1": "1 Minute", "5": "5 Minute", "30": "30 Minute"}
+SUFFIXES = {"K": 10**3, "M": 10**6, "B": 10**9}
+
+Row = dict[str, t.Any]
+
+
+def read_folder(archive: str, date_order: str) -> list[Row]:
+    """Every line of every CSV file under `{archive}/batch/`, as a bar or with a `reject_reason`.
+
+    Args:
+        archive: a folder or s3://bucket/prefix.
+        date_order: MDY or DMY, for files of investing.com.
+    Raises:
+        ValueError: date_order is neither.
+    """
+    if date_order not in ("MDY", "DMY"):
+        raise ValueError(f"EGX_INVESTING_DATES is {date_order!r}: set it to MDY (12/31/2025) or DMY (31/12/2025)")
+    return [row for name, changed, content in csv_files(archive) for row in read_file(name, changed, content, date_order)]
+
+
+def csv_files(archive: str) -> t.Iterator[tuple[str, dt.datetime, bytes]]:
+    """(path under the archive, UTC time of its last change, content) of each CSV file, by path."""
+    if archive.startswith("s3://"):
+        import boto3
+
+        bucket, _, prefix = archive.removeprefix("s3://").partition("/")
+        s3 = boto3.client("s3")
+        root = f"{prefix}/" if prefix else ""
+        for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{root}batch/"):
+            for found in page.get("Contents", []):
+                if found["Key"].lower().endswith(".csv"):
+                    content = s3.get_object(Bucket=bucket, Key=found["Key"])["Body"].read()
+                    changed = found["LastModified"].astimezone(dt.UTC).replace(tzinfo=None)
+                    yield found["Key"].removeprefix(root), changed, content
+        return
+    for path in sorted(Path(archive, "batch").rglob("*")):
+        if path.suffix.lower() == ".csv" and path.is_file():
+            changed = dt.datetime.fromtimestamp(path.stat().st_mtime, dt.UTC).replace(tzinfo=None)
+            yield path.relative_to(archive).as_posix(), changed, path.read_bytes()
+
+
+def read_file(name: str, changed: dt.datetime, content: bytes, date_order: str) -> t.Iterator[Row]:
+    """The rows of one file; a file that cannot be read at all is one rejected row that says why."""
+    blank: Row = dict.fromkeys(("symbol", "exchange", "bar_interval", "bar_time", "open", "high", "low", "close", "volume"))
+    blank |= {
+        "ingested_at": changed,
+        "source": None,
+        "reject_reason": None,
+        "record": "",
+        "archive_object": name,
+        "source_line": 1,
+    }
+    try:
+        lines = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""))
+        header = next(lines, None)
+    except UnicodeDecodeError:
+        yield blank | {"reject_reason": "the file is not UTF-8"}
+        return
+    if not header:
+        yield blank | {"reject_reason": "the file is empty"}
+        return
+    columns = [column.strip().lower() for column in header]
+    symbol = symbol_of(name)
+    site, close = site_of(columns)
+    if symbol is None or site is None:
+        reason = "the file's name has no symbol" if symbol is None else "the header is of no known site"
+        yield blank | {"record": ",".join(header), "reject_reason": reason}
+        return
+    for cells in lines:
+        if not any(cells):
+            continue
+        row = blank | {
+            "symbol": symbol,
+            "exchange": "EGX",
+            "source": site,
+            "bar_interval": interval_of(name) if site == "tradingview" else "Daily",
+            "record": ",".join(cells),
+            "source_line": lines.line_num,
+        }
+        try:
+            if len(cells) < len(columns):
+                raise ValueError(f"{len(cells)} cells under {len(columns)} columns")
+            cell = dict(zip(columns, (value.strip() for value in cells), strict=False))
+            row["bar_time"] = time_of(cell[columns[0]], site, row["bar_interval"], date_order)
+            row |= {
+                field: price(cell[column], field)
+                for field, column in (("open", "open"), ("high", "high"), ("low", "low"), ("close", close))
+            }
+            row["volume"] = volume(cell.get("volume") or cell.get("vol.") or "")
+        except ValueError as error:
+            row["reject_reason"] = str(error)
+        yield row
+
+
+def site_of(columns: list[str]) -> tuple[str | None, str]:
+    """Which site wrote this header, and its name for the closing price."""
+    if {"date", "price", "open", "high", "low"} <= set(columns):
+        return "investing", "price"
+    if {"date", "open", "high", "low", "close"} <= set(columns):
+        return "yahoo", "close"
+    if {"time", "open", "high", "low", "close"} <= set(columns):
+        return "tradingview", "close"
+    return None, ""
+
+
+def symbol_of(name: str) -> str | None:
+    folders = name.split("/")[1:-1]
+    for folder in reversed(folders):
+        if found := re.fullmatch(r"(?:symbol=)?([A-Z0-9._]{1,20})", folder):
+            return found[1]
+    found = re.fullmatch(r"(?:EGX_(?:DLY_)?)?([A-Z0-9._]{1,20}?)(?:\.CA)?(?:[ ,_-].*)?\.csv", name.split("/")[-1])
+    return found[1] if found else None
+
+
+def interval_of(name: str) -> str:
+    """From a name as TradingView gives it: `EGX_DLY_COMI, 1D.csv`, `EGX_COMI, 5_a1b2c.csv`; Daily without one."""
+    found = re.search(r", ?(1D|1W|1M|30|5|1)(?:_\w+)?(?: ?\(\d+\))?\.csv$", name, re.IGNORECASE)
+    return INTERVALS[found[1].upper()] if found else "Daily"
+
+
+def time_of(text: str, site: str, interval: str, date_order: str) -> dt.datetime:
+    """The bar's start, UTC without zone. A Daily bar starts at 10:00 in Cairo."""
+    cairo = ZoneInfo("Africa/Cairo")
+    try:
+        if site == "investing":
+            time = dt.datetime.strptime(text, "%m/%d/%Y" if date_order == "MDY" else "%d/%m/%Y").replace(tzinfo=cairo)
+        elif text.isdecimal():
+            time = dt.datetime.fromtimestamp(int(text), dt.UTC)
+        else:
+            time = dt.datetime.fromisoformat(text)
+            time = time if time.tzinfo else time.replace(tzinfo=cairo)
+    except (ValueError, OverflowError):
+        wanted = ("MM/DD/YYYY" if date_order == "MDY" else "DD/MM/YYYY") if site == "investing" else "a time"
+        raise ValueError(f"{text!r} is not {wanted}") from None
+    if interval == "Daily":
+        day = time.astimezone(cairo)
+        time = day.replace(hour=10, minute=0, second=0, microsecond=0)
+    if time.year < 1990:
+        raise ValueError(f"{text!r} is before 1990")
+    return time.astimezone(dt.UTC).replace(tzinfo=None)
+
+
+def price(text: str, field: str) -> str | None:
+    """A price as decimal text, None where the site gave none."""
+    if text in ("", "-", "null"):
+        return None
+    try:
+        value = Decimal(text.replace(",", ""))
+    except InvalidOperation:
+        raise ValueError(f"{field} {text!r} is not a price") from None
+    if not value.is_finite() or value <= 0:
+        raise ValueError(f"{field} {text!r} is not a price")
+    return f"{value:f}"
+
+
+def volume(text: str) -> str | None:
+    """A count of shares from `1.25M`, `830.5K`, `1,250,000` or `-`."""
+    if text in ("", "-", "null"):
+        return None
+    scale = SUFFIXES.get(text[-1].upper(), 1)
+    try:
+        value = Decimal(text.rstrip("KMBkmb").replace(",", "")) * scale
+    except InvalidOperation:
+        raise ValueError(f"volume {text!r} is not a count") from None
+    if not value.is_finite() or value < 0:
+        raise ValueError(f"volume {text!r} is not a count")
+    return f"{value:.0f}"

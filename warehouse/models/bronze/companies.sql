@@ -1,0 +1,29 @@
+MODEL (
+  name bronze.companies,
+  kind SEED (
+    path '$root/seeds/companies.csv'
+  ),
+  description 'The companies that the platform follows, one a symbol as first polled',
+  columns (
+    symbol VARCHAR,
+    name_en VARCHAR,
+    name_ar VARCHAR,
+    sector VARCHAR,
+    isin VARCHAR,
+    currency VARCHAR,
+    status VARCHAR,
+    status_since VARCHAR,
+    note VARCHAR
+  ),
+  grain (
+    symbol
+  ),
+  audits (
+    unique_combination_of_columns(columns := (
+      symbol
+    )),
+    not_null(columns := (
+      symbol
+    ))
+  )
+)

@@ -1,0 +1,19 @@
+MODEL (
+  name bronze.corporate_actions,
+  kind SEED (
+    path '$root/seeds/corporate_actions.csv'
+  ),
+  description 'Splits and bonus issues: ratio is new shares for one old share',
+  columns (
+    symbol VARCHAR,
+    ex_date DATE,
+    kind VARCHAR,
+    ratio DOUBLE,
+    source VARCHAR
+  ),
+  grain (symbol, ex_date, kind),
+  audits (
+    unique_combination_of_columns(columns := (symbol, ex_date, kind)),
+    not_null(columns := (symbol, ex_date, kind))
+  )
+)

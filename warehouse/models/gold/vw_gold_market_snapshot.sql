@@ -1,0 +1,61 @@
+MODEL (
+  name gold.vw_gold_market_snapshot,
+  kind VIEW,
+  description 'The latest row of each company, with its name.',
+  grain symbol,
+  audits (
+    not_null(columns := (symbol, company_name, current_price)),
+    unique_values(columns := (
+      symbol
+    ))
+  )
+);
+
+WITH latest AS (
+  SELECT
+    symbol,
+    trade_date,
+    close_price,
+    previous_close,
+    price_change,
+    price_change_pct,
+    volume,
+    ma_7d,
+    ma_30d,
+    rsi_14,
+    high_52w,
+    low_52w,
+    is_rolled_up,
+    is_limit_up,
+    is_limit_down,
+    trend_signal,
+    volume_signal
+  FROM gold.fct_stock_daily_prices
+  QUALIFY
+    ROW_NUMBER() OVER (PARTITION BY symbol ORDER BY trade_date DESC) = 1
+)
+SELECT
+  f.symbol::VARCHAR AS symbol,
+  d.company_name::VARCHAR AS company_name,
+  d.company_name_ar::VARCHAR AS company_name_ar,
+  d.sector::VARCHAR AS sector,
+  d.currency::VARCHAR AS currency,
+  f.trade_date::DATE AS trade_date,
+  f.close_price::DECIMAL(18, 4) AS current_price,
+  f.previous_close::DECIMAL(18, 4) AS previous_close,
+  f.price_change::DECIMAL(18, 4) AS price_change,
+  f.price_change_pct::DECIMAL(18, 4) AS price_change_pct,
+  f.volume::BIGINT AS volume,
+  f.ma_7d::DECIMAL(18, 4) AS ma_7d,
+  f.ma_30d::DECIMAL(18, 4) AS ma_30d,
+  f.rsi_14::DECIMAL(18, 4) AS rsi_14,
+  f.high_52w::DECIMAL(18, 4) AS high_52w,
+  f.low_52w::DECIMAL(18, 4) AS low_52w,
+  f.is_rolled_up::BOOLEAN AS is_rolled_up,
+  f.is_limit_up::BOOLEAN AS is_limit_up,
+  f.is_limit_down::BOOLEAN AS is_limit_down,
+  f.trend_signal::VARCHAR AS trend_signal,
+  f.volume_signal::VARCHAR AS volume_signal
+FROM latest AS f
+INNER JOIN gold.dim_stock AS d
+  ON f.symbol = d.symbol
