@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from operator import methodcaller
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
@@ -43,6 +43,9 @@ _DENIED: Final = {
     KafkaError.GROUP_AUTHORIZATION_FAILED,
     KafkaError.CLUSTER_AUTHORIZATION_FAILED,
 }
+
+
+Opened = TypeVar("Opened")
 
 
 class Chunk(NamedTuple):
@@ -114,10 +117,18 @@ class Topic(NamedTuple):
     config: Mapping[str, str] = {}
 
 
+def _open(kind: Callable[[dict[str, Any]], Opened], properties: dict[str, Any]) -> Opened:
+    """A client of librdkafka. Raises PermanentError for properties that it does not take."""
+    try:
+        return kind(properties)
+    except (KafkaException, TypeError, ValueError) as error:
+        reason = error.args[0].str() if isinstance(error, KafkaException) else error
+        raise PermanentError(f"no Kafka client can be made of these settings: {reason}: check kafka.client") from None
+
+
 def _admin(client: Client) -> tuple[AdminClient, list[KafkaError]]:
     errors: list[KafkaError] = []
-    conf: dict[str, Any] = {**client, "error_cb": errors.append, "log_level": 0}
-    return AdminClient(conf), errors
+    return _open(AdminClient, {**client, "error_cb": errors.append, "log_level": 0}), errors
 
 
 def ensure_topics(client: Client, topics: Iterable[Topic], timeout: float = CONNECT_SECONDS) -> None:
@@ -178,7 +189,7 @@ def _metadata(client: Client, asked: AdminClient | Consumer, errors: list[KafkaE
 def end_offsets(client: Client, topic: str, timeout: float = CONNECT_SECONDS) -> dict[int, int]:
     """Where a topic ends now: partition -> the offset of the next message. Raises as `ensure_topics` does."""
     errors: list[KafkaError] = []
-    consumer = Consumer({**client, "group.id": "not-used", "error_cb": errors.append, "log_level": 0})
+    consumer = _open(Consumer, {**client, "group.id": "not-used", "error_cb": errors.append, "log_level": 0})
     try:
         partitions = consumer.list_topics(topic, timeout=timeout).topics[topic].partitions
         return {p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=timeout)[1] for p in partitions}
@@ -220,7 +231,8 @@ class _ReaderPartition(StatefulSourcePartition[tuple[str, Chunk], None]):
     def __init__(self, key: str, source: KafkaSource) -> None:
         self._key, self._source = key, source
         self._errors: list[KafkaError] = []
-        self._consumer = Consumer(
+        self._consumer = _open(
+            Consumer,
             {
                 "queued.max.messages.kbytes": 16_384,
                 "fetch.wait.max.ms": 100,
@@ -232,7 +244,7 @@ class _ReaderPartition(StatefulSourcePartition[tuple[str, Chunk], None]):
                 "enable.partition.eof": True,
                 "error_cb": self._errors.append,
                 "log_level": 2,
-            }
+            },
         )
         try:
             there = _metadata(source.client, self._consumer, self._errors, CONNECT_SECONDS).topics.get(source.topic)
@@ -480,7 +492,8 @@ class Writer:
         self._delivered: dict[int, int] = {}
         self._failed: KafkaError | None = None
         self._where = client["bootstrap.servers"]
-        self._producer = Producer(
+        self._producer = _open(
+            Producer,
             {
                 "linger.ms": 5,
                 "compression.type": "zstd",
@@ -492,7 +505,7 @@ class Writer:
                 "message.timeout.ms": int(retry_seconds * 1000),
                 "on_delivery": self._on_delivery,
                 "log_level": 2,
-            }
+            },
         )
 
     def _on_delivery(self, error: KafkaError | None, message: Message) -> None:

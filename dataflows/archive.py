@@ -42,17 +42,17 @@ def to_pieces(block_messages: int) -> Callable[[Decoded], list[Piece]]:
     """
 
     def pieces(decoded: Decoded) -> list[Piece]:
-        of: dict[tuple[str, int], tuple[str, list[bytes]]] = {}
+        of: dict[tuple[dt.date, str, int], tuple[str, list[bytes]]] = {}
         for bar, message in decoded.bars:
             at = ingested(bar, message)
             offset = message.offset() or 0
-            folder, block = f"date={at:%Y-%m-%d}/symbol={bar.symbol}", offset // block_messages
-            name = f"{at:%H%M%S%f}-{decoded.partition}-{offset:018d}.json"
-            _, lines = of.setdefault((folder, block), (name, []))
-            lines.append(canonical(message.value() or b"", bar, at))
+            key = (at.date(), bar.symbol, offset // block_messages)
+            if key not in of:
+                of[key] = f"{at:%H%M%S%f}-{decoded.partition}-{offset:018d}.json", []
+            of[key][1].append(canonical(message.value() or b"", bar, at))
         return [
-            Piece(folder, decoded.partition, block, name, lines)
-            for (folder, block), (name, lines) in sorted(of.items(), key=lambda item: item[0][1])
+            Piece(f"date={date}/symbol={symbol}", decoded.partition, block, name, lines)
+            for (date, symbol, block), (name, lines) in sorted(of.items(), key=lambda item: item[0][2])
         ]
 
     return pieces
@@ -104,8 +104,8 @@ def published(pieces: Sequence[Piece]) -> dt.datetime:
 
 def store(settings: Settings) -> ObjectStore:
     """The archive of the settings."""
-    scheme, _, rest = settings.archive.url.rpartition("://")
-    if scheme != "s3":
+    _, separator, rest = settings.archive.url.partition("s3://")
+    if not separator:
         return Directory(Path(settings.path(settings.archive.url)))
     bucket, _, prefix = rest.partition("/")
     s3 = settings.archive.s3

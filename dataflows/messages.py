@@ -33,10 +33,10 @@ def decode(chunk: Chunk, leg: str, now: dt.datetime) -> Decoded:
     results = decode_all([message.value() or b"" for message in messages], now)
     decoded = Decoded(chunk.topic, chunk.partition, [], [])
     for result, message in zip(results, messages, strict=True):
-        if isinstance(result, Rejected):
-            decoded.rejected.append((result, message))
-        else:
+        if type(result) is Bar:
             decoded.bars.append((result, message))
+        elif isinstance(result, Rejected):
+            decoded.rejected.append((result, message))
     return decoded
 
 

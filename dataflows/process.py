@@ -200,6 +200,9 @@ def influxdb(settings: Settings) -> Server:
         raise SettingsError(
             "live.store is influxdb, or metrics.influxdb is true: set the token in the environment, EGX_INFLUXDB__TOKEN"
         )
+    ca_file = settings.path(influx.ca_file) if influx.ca_file else None
+    if ca_file and not ca_file.is_file():
+        raise SettingsError(f"influxdb.ca_file: there is no file {ca_file}")
     return Server(
         influx.url,
         influx.org,
@@ -207,7 +210,7 @@ def influxdb(settings: Settings) -> Server:
         influx.token.get_secret_value(),
         retain_days=influx.retain_days,
         timeout_seconds=influx.timeout_seconds,
-        ca_file=settings.path(influx.ca_file) if influx.ca_file else None,
+        ca_file=ca_file,
     )
 
 

@@ -10,9 +10,9 @@ import csv
 import datetime as dt
 import gzip
 import heapq
-import io
 import threading
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby, islice
 from operator import attrgetter
 from pathlib import Path
@@ -121,20 +121,27 @@ def read(path: Path, defaults: Mapping[str, Any], now: dt.datetime) -> Iterator[
 def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """Line number and fields of each row."""
     line = 0
+
+    def lines(raw: Iterable[bytes]) -> Iterator[str]:
+        nonlocal line
+        for text in raw:
+            line += 1
+            yield text.decode("utf-8-sig" if line == 1 else "utf-8")
+
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as raw:
             if _format(path) == "csv":
-                reader = csv.DictReader(io.TextIOWrapper(raw, encoding="utf-8-sig", newline=""), strict=True)
-                for row in reader:
-                    line = reader.line_num
+                for row in csv.DictReader(lines(raw), strict=True):
                     if None in row or None in row.values():
                         raise SourceError(f"{path}:{line}: not as many values as the header has columns")
                     yield line, row
             else:
-                for line, text in enumerate(raw, 1):
+                for text in lines(raw):
                     if text.strip():
                         yield line, msgspec.json.decode(text, type=dict[str, Any])
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise SourceError(f"{path}:{line + 1}: not whole, or no gzip file ({error})") from None
     except OSError as error:
         raise SourceError(f"cannot read {path}: {error.strerror or error}") from None
-    except (EOFError, UnicodeDecodeError, csv.Error, msgspec.DecodeError, RecursionError) as error:
-        raise SourceError(f"{path}:{line + 1}: {error}") from None
+    except (UnicodeDecodeError, csv.Error, msgspec.DecodeError, RecursionError) as error:
+        raise SourceError(f"{path}:{line}: {error}") from None

@@ -11,6 +11,7 @@ import math
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from random import Random
 from typing import Final
 
@@ -18,6 +19,7 @@ from connectors.polling import Poll
 from dataflows.bar import Bar, Interval
 from dataflows.calendar import Calendar, Session, egx
 from dataflows.settings import Settings
+from dataflows.sources import SourceError
 
 LIMIT: Final = 0.20  # of the previous close; the exchange's rule since 5 September 2021
 MINUTE: Final = dt.timedelta(minutes=1)
@@ -45,11 +47,10 @@ def on_tick(price: float) -> float:
 
 def within_limit(price: float, previous_close: float) -> float:
     """The price held within 20 % of the previous close, on a tick."""
-    step = tick(price)
-    digits = 2 if step == 0.01 else 3
-    low = math.ceil(previous_close * (1 - LIMIT) / step - 1e-9) * step
-    high = math.floor(previous_close * (1 + LIMIT) / step + 1e-9) * step
-    return round(min(max(price, low), high), digits)
+    low, high = previous_close * (1 - LIMIT), previous_close * (1 + LIMIT)
+    low_step, high_step = tick(low), tick(high)
+    lowest, highest = math.ceil(low / low_step - 1e-9) * low_step, math.floor(high / high_step + 1e-9) * high_step
+    return on_tick(min(max(price, lowest), highest))
 
 
 @dataclass
@@ -142,7 +143,7 @@ def poll(settings: Settings) -> Poll[Bar]:
     def bars(stop: threading.Event) -> Iterator[list[Bar]]:
         first = _first_session(options.date, calendar)
         past = calendar.sessions_back(first.date - dt.timedelta(days=1))
-        sessions = [next(past) for _ in range(options.history_sessions)][::-1]
+        sessions = list(islice(past, options.history_sessions))[::-1]
         closes = {}
         for name in source.symbols:
             made, closes[name] = history(name, source.exchange, sessions, Random(f"{options.seed}/{name}"))
@@ -170,7 +171,10 @@ def _first_session(date: dt.date | None, calendar: Calendar) -> Session:
     now = dt.datetime.now(dt.UTC)
     if date is None:
         return calendar.last_over(now)
-    return next(session for session in calendar.sessions_back(date) if session.open <= now)
+    session = next((session for session in calendar.sessions_back(date) if session.open <= now), None)
+    if session is None:
+        raise SourceError(f"no session is known on or before {date}: set source.simulated.date to a later one")
+    return session
 
 
 def _next_over(session: Session, calendar: Calendar, seconds: float, stop: threading.Event) -> Session | None:

@@ -22,6 +22,8 @@ import yaml
 from dataflows.bar import Bar
 
 ROOT = Path(__file__).resolve().parents[2]
+PROGRESS = ("bars read ", "live ", "archived ")
+"""How progress lines begin."""
 BARS_AT = dt.datetime(2025, 12, 7, 8, tzinfo=dt.UTC)
 
 
@@ -121,7 +123,7 @@ class Job:
     def counts(self) -> dict[str, int]:
         """Those of the newest progress line; empty before the first."""
         for line in reversed(self.output.splitlines()):
-            if line.startswith("bars read "):
+            if line.startswith(PROGRESS):
                 found = re.findall(r"(bars read|published|live|archived|rejected|lag) ([\d,]+)", line)
                 unchanged = re.search(r"\(([\d,]+) unchanged\)", line)
                 counts = {name: int(number.replace(",", "")) for name, number in found}
@@ -145,10 +147,11 @@ class Job:
         assert self.process.returncode == 1, self.output
         assert "Traceback" not in self.output
         assert "panicked" not in self.output
-        lines = [line for line in self.output.splitlines() if line and not line.startswith("bars read ")]
-        assert len(lines) == 1, self.output
-        assert lines[0].startswith("egx: ")
-        return lines[0]
+        told = (*PROGRESS, "egx: made topic ", "egx: group ")
+        *before, last = [line for line in self.output.splitlines() if line]
+        assert all(line.startswith(told) for line in before), self.output
+        assert last.startswith("egx: "), self.output
+        return last
 
 
 def minute_bars(symbols: Iterable[str], minutes: int) -> list[Bar]:

@@ -49,10 +49,10 @@ SPACES = st.lists(st.text(" \t\r\n", max_size=3), min_size=1, max_size=5)
 
 
 @st.composite
-def mutated(draw: st.DrawFn) -> bytes:
-    """A good message with a few bytes cut out, put in, doubled or changed."""
+def mutated(draw: st.DrawFn, most: int = 4) -> bytes:
+    """A good message with a few bytes cut out, put in, doubled or changed, at so many places at most."""
     value = bytearray(draw(st.one_of(bars().map(encode), st.builds(spaced, bars().map(lambda b: json.loads(encode(b))), SPACES))))
-    for _ in range(draw(st.integers(1, 4))):
+    for _ in range(draw(st.integers(1, most))):
         at = draw(st.integers(0, len(value)))
         end = draw(st.integers(at, min(at + 12, len(value))))
         value[at:end] = draw(
@@ -319,7 +319,7 @@ def test_the_archive_line_is_one_line_of_the_same_bar_with_utc_times(
     assert canonical(line, read, arrived) == line
 
 
-@given(mutated(), INSTANTS)
+@given(mutated(most=1), INSTANTS)
 def test_whatever_decodes_has_an_archive_line_that_decodes_to_it(value: bytes, arrived: dt.datetime) -> None:
     read = decode(value, NOW)
     assume(isinstance(read, Bar))
