@@ -94,6 +94,14 @@ class Calendar:
         return dt.datetime.combine(last + dt.timedelta(days=1), dt.time(), CAIRO).astimezone(dt.UTC)
 
 
+DELAY: Final = dt.timedelta(minutes=45)  # of a session's first bar: the source's 15 minutes, a poll or two, and spare
+
+
+def expected_session(calendar: Calendar, now: dt.datetime) -> Session:
+    """The newest session of which bars must be there at `now` (aware): open for `DELAY`, or over."""
+    return next(s for s in calendar.sessions_back(now.astimezone(CAIRO).date()) if s.open + DELAY <= now)
+
+
 @cache
 def egx(seeds: Path = SEEDS) -> Calendar:
     """The Egyptian Exchange's calendar from exchange_hours.csv and exchange_closures.csv."""
