@@ -46,6 +46,11 @@ _DENIED: Final = {
 
 
 Opened = TypeVar("Opened")
+_NO_COORDINATOR_YET: Final = {
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+}
 
 
 class Chunk(NamedTuple):
@@ -205,12 +210,24 @@ def committed_offsets(client: Client, group: str, topic: str, timeout: float = C
     consumer = Consumer({**client, "group.id": group, "error_cb": errors.append, "log_level": 0})
     try:
         partitions = consumer.list_topics(topic, timeout=timeout).topics[topic].partitions
-        committed = consumer.committed([TopicPartition(topic, p) for p in partitions], timeout=timeout)
+        committed = _committed(consumer, [TopicPartition(topic, p) for p in partitions])
         return {t.partition: t.offset for t in committed}
     except KafkaException as error:
         raise _connect_error(client, error.args[0], errors) from None
     finally:
         consumer.close()
+
+
+def _committed(consumer: Consumer, partitions: list[TopicPartition]) -> list[TopicPartition]:
+    """The group's committed offsets; a coordinator that is not ready yet, as of a broker's first group, is waited for."""
+    deadline = time.monotonic() + CONNECT_SECONDS
+    while True:
+        try:
+            return consumer.committed(partitions, timeout=CONNECT_SECONDS)
+        except KafkaException as error:
+            if error.args[0].code() not in _NO_COORDINATOR_YET or time.monotonic() > deadline:
+                raise
+            consumer.poll(0.2)
 
 
 def _connect_error(client: Client, error: KafkaError, others: Sequence[KafkaError]) -> Exception:
@@ -251,7 +268,7 @@ class _ReaderPartition(StatefulSourcePartition[tuple[str, Chunk], None]):
             if there is None:
                 raise PermanentError(f"there is no Kafka topic {source.topic}: make it, or set kafka.topic")
             mine = [TopicPartition(source.topic, p) for p in there.partitions if p % source.readers == int(key)]
-            committed = self._consumer.committed(mine, timeout=CONNECT_SECONDS)
+            committed = _committed(self._consumer, mine)
         except KafkaException as error:
             raise _connect_error(source.client, error.args[0], self._errors) from None
         self._next = {t.partition: t.offset for t in committed if t.offset >= 0}
