@@ -77,23 +77,32 @@ class Runner:
     """Runs the warehouse, until it is asked to end."""
 
     def __init__(
-        self, settings: Settings, stop: threading.Event, command: list[str], retry_seconds: float = RETRY_SECONDS
+        self,
+        settings: Settings,
+        stop: threading.Event,
+        command: list[str],
+        tries: int = TRIES,
+        retry_seconds: float = RETRY_SECONDS,
     ) -> None:
-        self._settings, self._stop, self._command, self._retry_seconds = settings, stop, command, retry_seconds
+        self._settings, self._stop, self._command = settings, stop, command
+        self._tries, self._retry_seconds = tries, retry_seconds
 
     def run(self) -> State:
         """One run, with its retries; the state has yet to be given its next time."""
         begun = time.monotonic()
         ok = False
-        for attempt in range(1, TRIES + 1):
+        for attempt in range(1, self._tries + 1):
             code = self._once()
             ok = code == 0
             if ok or self._stop.is_set():
                 break
             log.error(
-                "the warehouse run failed with status %s, attempt %s of %s: its own lines above say why", code, attempt, TRIES
+                "the warehouse run failed with status %s, attempt %s of %s: its own lines above say why",
+                code,
+                attempt,
+                self._tries,
             )
-            if attempt < TRIES and self._stop.wait(self._retry_seconds):
+            if attempt < self._tries and self._stop.wait(self._retry_seconds):
                 break
         now = process.now()
         if ok:
@@ -177,6 +186,7 @@ def main() -> int:
     arguments = argparse.ArgumentParser(prog="python -m warehouse.schedule", description="Run the warehouse at its times.")
     arguments.add_argument("--healthy", action="store_true", help="only whether it runs well: 0, or 1 and why not")
     arguments.add_argument("--once", action="store_true", help="one run with its retries, no schedule")
+    arguments.add_argument("--tries", type=int, default=TRIES, help="how often a failing run is tried in all")
     given = arguments.parse_args()
     if given.healthy:
         if (why := failing(process.now())) is not None:
@@ -193,7 +203,7 @@ def main() -> int:
         signal.signal(signum, lambda *_: stop.set())
     gateway = os.environ.get("WAREHOUSE_GATEWAY")
     command = [sys.executable, "-m", "warehouse.run", *(["--gateway", gateway] if gateway else [])]
-    runner = Runner(settings, stop, command)
+    runner = Runner(settings, stop, command, given.tries)
     if given.once:
         state = runner.run()
         state.next_at = next_run(process.now(), egx())
