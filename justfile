@@ -14,12 +14,42 @@ setup:
     @test -x {{py}} || uv venv --quiet --python {{python}} {{venv}}
     @test {{venv}}/locked -nt requirements.lock || (uv pip install --quiet --python {{py}} --require-hashes -r requirements.lock && touch {{venv}}/locked)
 
-# A simulated session through the whole platform, then what it made
+# A simulated session through the whole platform, the warehouse's plan applied, then what it made
 demo: setup
     {{py}} -m bytewax.run dataflows.main
     {{py}} -m dataflows.summary
+    {{py}} -m warehouse.run
+    {{py}} -m warehouse.snapshot
     @echo
     @echo "Run it again: nothing is published twice. Next: docs/ and config.yaml; 'just clean' removes data/ to start over."
+
+# Show what a change of the warehouse would do, and apply it if you say so
+plan *args: setup
+    {{venv}}/bin/sqlmesh -p warehouse plan {{args}}
+
+# Bring the warehouse up to date, today's partial bars included
+warehouse-run *args: setup
+    {{py}} -m warehouse.run {{args}}
+
+# The one-time set-up of Snowflake (`just snowflake-setup --dry-run` prints it)
+snowflake-setup *args: setup
+    {{py}} -m deploy.snowflake.setup {{args}}
+
+# Install egxpy, which is on no package registry, from its repository at one commit
+egxpy: setup
+    uv pip install --quiet --python {{py}} --no-deps "egxpy @ git+https://github.com/egxlytics/egxpy@39703a3"
+
+# What is missing in the archive by the exchange's calendar
+gaps *args: setup
+    @{{py}} -m dataflows.gaps {{args}}
+
+# Fetch exactly what is missing, and publish it
+backfill *args: setup
+    {{py}} -m dataflows.backfill {{args}}
+
+# What each leg has done, how far it is behind and how fresh the stores are
+status *args: setup
+    @{{py}} -m dataflows.status {{args}}
 
 # All tests (those for real servers too, once `just servers` has started them)
 test *args: setup

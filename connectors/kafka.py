@@ -36,6 +36,7 @@ Client = Mapping[str, Any]
 
 CONNECT_SECONDS: Final = 10.0
 METADATA_SECONDS: Final = 60.0
+COMMIT_ALL_SECONDS: Final = 3600.0  # unchanged offsets too: a broker forgets those it was not told of for seven days
 _DENIED: Final = {
     KafkaError._AUTHENTICATION,
     KafkaError.SASL_AUTHENTICATION_FAILED,
@@ -46,7 +47,9 @@ _DENIED: Final = {
 
 
 Opened = TypeVar("Opened")
-_NO_COORDINATOR_YET: Final = {
+
+
+_COORDINATOR: Final = {
     KafkaError.NOT_COORDINATOR,
     KafkaError.COORDINATOR_NOT_AVAILABLE,
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
@@ -78,8 +81,8 @@ def headers(message: Message) -> dict[str, str]:
 class Reader(Protocol):
     """Told by a `KafkaSource` how far it is; called from the flow's thread."""
 
-    def read(self, group: str, positions: Mapping[int, int], lag: int) -> None:
-        """Partition -> the offset after the last message handed to the flow, and the messages still to come."""
+    def read(self, group: str, positions: Mapping[int, int], lags: Mapping[int, int]) -> None:
+        """Partition -> the offset after the last message handed to the flow, and -> the messages still to come."""
 
     def committed(self, group: str, offsets: Mapping[int, int]) -> None:
         """Partition -> the offset up to which every output of the flow is durable, now committed."""
@@ -210,24 +213,12 @@ def committed_offsets(client: Client, group: str, topic: str, timeout: float = C
     consumer = Consumer({**client, "group.id": group, "error_cb": errors.append, "log_level": 0})
     try:
         partitions = consumer.list_topics(topic, timeout=timeout).topics[topic].partitions
-        committed = _committed(consumer, [TopicPartition(topic, p) for p in partitions])
+        committed = consumer.committed([TopicPartition(topic, p) for p in partitions], timeout=timeout)
         return {t.partition: t.offset for t in committed}
     except KafkaException as error:
         raise _connect_error(client, error.args[0], errors) from None
     finally:
         consumer.close()
-
-
-def _committed(consumer: Consumer, partitions: list[TopicPartition]) -> list[TopicPartition]:
-    """The group's committed offsets; a coordinator that is not ready yet, as of a broker's first group, is waited for."""
-    deadline = time.monotonic() + CONNECT_SECONDS
-    while True:
-        try:
-            return consumer.committed(partitions, timeout=CONNECT_SECONDS)
-        except KafkaException as error:
-            if error.args[0].code() not in _NO_COORDINATOR_YET or time.monotonic() > deadline:
-                raise
-            consumer.poll(0.2)
 
 
 def _connect_error(client: Client, error: KafkaError, others: Sequence[KafkaError]) -> Exception:
@@ -268,7 +259,7 @@ class _ReaderPartition(StatefulSourcePartition[tuple[str, Chunk], None]):
             if there is None:
                 raise PermanentError(f"there is no Kafka topic {source.topic}: make it, or set kafka.topic")
             mine = [TopicPartition(source.topic, p) for p in there.partitions if p % source.readers == int(key)]
-            committed = _committed(self._consumer, mine)
+            committed = self._committed_offsets(mine)
         except KafkaException as error:
             raise _connect_error(source.client, error.args[0], self._errors) from None
         self._next = {t.partition: t.offset for t in committed if t.offset >= 0}
@@ -276,6 +267,7 @@ class _ReaderPartition(StatefulSourcePartition[tuple[str, Chunk], None]):
         self._committed = dict(self._next)
         self._done: dict[int, int] | None = None
         """What `_next` was at the end of the epoch that has ended and is not committed yet."""
+        self._commit_all_at = time.monotonic() + COMMIT_ALL_SECONDS
         self._retry_until: float | None = None
         self._down_since: float | None = None
         self._partitions = len(there.partitions)
@@ -288,6 +280,21 @@ class _ReaderPartition(StatefulSourcePartition[tuple[str, Chunk], None]):
         self._consumer.assign(
             [TopicPartition(t.topic, t.partition, t.offset if t.offset >= 0 else OFFSET_BEGINNING) for t in committed]
         )
+
+    def _committed_offsets(self, partitions: list[TopicPartition]) -> list[TopicPartition]:
+        """The group's offsets; a broker that has only just started is asked again."""
+        deadline = time.monotonic() + 3 * CONNECT_SECONDS
+        while True:
+            try:
+                offsets = self._consumer.committed(partitions, timeout=CONNECT_SECONDS)
+                for offset in offsets:
+                    if offset.error is not None:
+                        raise KafkaException(offset.error)
+                return offsets
+            except KafkaException as error:
+                passing = error.args[0].retriable() or error.args[0].code() in _COORDINATOR
+                if not passing or time.monotonic() > deadline or self._source.stop.wait(0.2):
+                    raise
 
     @override
     def next_batch(self) -> list[tuple[str, Chunk]]:
@@ -318,7 +325,7 @@ class _ReaderPartition(StatefulSourcePartition[tuple[str, Chunk], None]):
         else:
             self._check_broker()
             self._check_partitions()
-        self._source.reader.read(self._source.group, self._next, self._lag())
+        self._source.reader.read(self._source.group, self._next, self._lags())
         return chunks
 
     def _reached_the_end(self) -> bool:
@@ -327,20 +334,28 @@ class _ReaderPartition(StatefulSourcePartition[tuple[str, Chunk], None]):
             self._next.get(p, 0) >= end for p, end in ends.items() if p % self._source.readers == int(self._key)
         )
 
-    def _lag(self) -> int:
-        lag = 0
+    def _lags(self) -> dict[int, int]:
+        lags = {}
         for partition, offset in self._next.items():
             _, high = self._consumer.get_watermark_offsets(TopicPartition(self._source.topic, partition), cached=True)
-            lag += max(0, high - offset)
-        return lag
+            lags[partition] = max(0, high - offset)
+        return lags
 
     def _raise_for(self, error: KafkaError, partition: int, offset: int | None) -> None:
         source = self._source
         if error.code() == KafkaError._AUTO_OFFSET_RESET:
+            at, where = self._next.get(partition, 0), TopicPartition(source.topic, partition)
+            low, high = self._consumer.get_watermark_offsets(where, timeout=CONNECT_SECONDS)
+            what = f"group {source.group} stands at offset {at} of {source.topic}[{partition}], the broker has {low} to {high}"
+            reset = f"kafka-consumer-groups --reset-offsets --group {source.group} --topic {source.topic}:{partition} --execute"
+            if at > high:
+                raise PermanentError(
+                    f"{what}: the topic was made anew, or the broker has lost what it had acknowledged. To read it from its "
+                    f"beginning, with the leg stopped: {reset} --to-earliest"
+                )
             raise PermanentError(
-                f"group {source.group} stands at offset {self._next.get(partition, 0)} of {source.topic}[{partition}], which the "
-                f"broker no longer has: messages were deleted unread. To go on with the oldest that is left, reset the group's "
-                f"offset with the broker's kafka-consumer-groups tool (--reset-offsets --to-earliest)"
+                f"{what}: messages were deleted unread. To go on with the oldest that is left, with the leg stopped: "
+                f"{reset} --to-earliest"
             )
         if error.code() in _DENIED:
             raise PermanentError(f"may not read {source.topic} as group {source.group}: {error.str()}")
@@ -383,7 +398,8 @@ class _ReaderPartition(StatefulSourcePartition[tuple[str, Chunk], None]):
 
     def _commit(self) -> bool:
         """Commits the ended epoch; until that has worked no more is handed out (at most one epoch may be replayed)."""
-        new = {p: offset for p, offset in (self._done or {}).items() if self._committed.get(p) != offset}
+        done, due = self._done or {}, time.monotonic() > self._commit_all_at
+        new = {p: offset for p, offset in done.items() if due or self._committed.get(p) != offset}
         if new:
             source = self._source
             try:
@@ -404,6 +420,8 @@ class _ReaderPartition(StatefulSourcePartition[tuple[str, Chunk], None]):
                 return source.stop.is_set()  # asked to end: the epoch is replayed at the next start
             self._committed.update(new)
             self._retry_until = None
+            if due:
+                self._commit_all_at = time.monotonic() + COMMIT_ALL_SECONDS
             source.reader.committed(source.group, new)
         self._done = None
         return True
@@ -445,7 +463,7 @@ def commit_ended() -> None:
 
 
 class _Silent:
-    def read(self, group: str, positions: Mapping[int, int], lag: int) -> None:
+    def read(self, group: str, positions: Mapping[int, int], lags: Mapping[int, int]) -> None:
         """Nobody asked."""
 
     def committed(self, group: str, offsets: Mapping[int, int]) -> None:
@@ -515,7 +533,7 @@ class Writer:
                 "linger.ms": 5,
                 "compression.type": "zstd",
                 "queue.buffering.max.kbytes": 65_536,
-                "message.max.bytes": 10_000_000,
+                "message.max.bytes": 10_485_760,
                 **client,
                 "acks": "all",
                 "enable.idempotence": True,
@@ -548,6 +566,7 @@ class Writer:
                     break
                 except BufferError:
                     self._producer.poll(0.05)
+                    self._check()
                 except KafkaException as error:
                     self._failed = error.args[0]
                     self._check()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -42,6 +42,16 @@ class ObjectStore(Protocol):
         """Writes a whole object, durably, over any of that key. Raises TransientError and PermanentError."""
 
 
+class ReadableStore(Protocol):
+    """Where objects can be read back from."""
+
+    def keys(self, after: str = "") -> Iterator[str]:
+        """The keys greater than one, in their order. Raises TransientError and PermanentError."""
+
+    def get(self, key: str) -> bytes:
+        """A whole object. Raises TransientError and PermanentError."""
+
+
 def checked(key: str) -> str:
     """The key, if it stays below the store's prefix whatever it was made from. Raises PermanentError."""
     if any(part in ("", ".", "..") for part in key.split("/")) or any(c in key for c in "\\\0\n\r"):
@@ -70,17 +80,13 @@ class Directory:
         path = self._root / checked(key)
         temporary = path.with_name(f".{path.name}.tmp")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            self._make(path.parent)
             with temporary.open("wb") as file:
                 file.write(body)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.rename(path)
-            folder = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            _sync(path.parent)
         except OSError as error:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)  # it may be what fills the disk
@@ -88,6 +94,42 @@ class Directory:
             if error.errno in _PASSING:
                 raise TransientError(f"{text}: make space, or set archive.url") from None
             raise PermanentError(f"{text}: give this user the permission, or set archive.url") from None
+
+    def keys(self, after: str = "") -> Iterator[str]:
+        def below(folder: Path) -> Iterator[str]:
+            with os.scandir(folder) as entries:
+                for entry in sorted(entries, key=lambda entry: entry.name):
+                    key = Path(entry.path).relative_to(self._root).as_posix()
+                    if entry.is_dir():
+                        if key >= after[: len(key)]:
+                            yield from below(Path(entry.path))
+                    elif key > after and not entry.name.startswith("."):
+                        yield key
+
+        if self._root.is_dir():
+            yield from below(self._root)
+
+    def get(self, key: str) -> bytes:
+        path = self._root / checked(key)
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise PermanentError(f"cannot read {path}: {error.strerror}") from None
+
+    def _make(self, folder: Path) -> None:
+        """Makes a folder and those above it, so that a power cut does not take them back."""
+        if not folder.is_dir():
+            self._make(folder.parent)
+            folder.mkdir(exist_ok=True)
+            _sync(folder.parent)
+
+
+def _sync(folder: Path) -> None:
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 class _Block:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import boto3
@@ -107,6 +108,23 @@ class Bucket:
             self._client.put_object(Bucket=self._name, Key=self._prefix + checked(key), Body=body, **self._options)
         except (BotoCoreError, ClientError) as error:
             raise self._error("write (s3:PutObject)", key, error) from None
+
+    def keys(self, after: str = "") -> Iterator[str]:
+        try:
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self._name, Prefix=self._prefix, StartAfter=self._prefix + after
+            )
+            for page in pages:
+                for item in page.get("Contents", ()):
+                    yield item["Key"].removeprefix(self._prefix)
+        except (BotoCoreError, ClientError) as error:
+            raise self._error("list (s3:ListBucket)", "", error) from None
+
+    def get(self, key: str) -> bytes:
+        try:
+            return self._client.get_object(Bucket=self._name, Key=self._prefix + checked(key))["Body"].read()
+        except (BotoCoreError, ClientError) as error:
+            raise self._error("read (s3:GetObject)", key, error) from None
 
     def _error(self, action: str, key: str, error: Exception) -> Exception:
         what = f"s3://{self._name}/{self._prefix}{key}" if key else f"bucket {self._name}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +11,8 @@ from typing import Any, NamedTuple
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from typing_extensions import override
 
-from connectors.errors import PermanentError
+from connectors.errors import ConnectorError, PermanentError, TransientError
+from connectors.retrying import Retry
 
 Row = Sequence[Any]
 
@@ -52,34 +54,39 @@ def connect(path: Path, *, check_same_thread: bool = True) -> sqlite3.Connection
 
 
 def open_table(path: Path, table: Table) -> sqlite3.Connection:
-    """A connection to the file, in which the table is made where it is missing. Raises PermanentError."""
+    """A connection to the file, in which the table is made where it is missing. Raises ConnectorError."""
     connection = connect(path)
     try:
         connection.execute(table.create())
     except sqlite3.Error as error:
-        raise _cannot_write(path, error) from None
+        raise cannot_write(path, error) from None
     return connection
 
 
-def _cannot_write(path: Path, error: sqlite3.Error) -> PermanentError:
-    return PermanentError(f"cannot write {path}: {error}: check disk space, permissions and who locks it")
+def cannot_write(path: Path, error: sqlite3.Error) -> ConnectorError:
+    text = f"cannot write {path}: {error}: check disk space, permissions and who locks it"
+    passing = getattr(error, "sqlite_errorcode", None) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL)
+    return TransientError(text) if passing else PermanentError(text)
 
 
 class _TablePartition(StatefulSinkPartition[Sequence[Row], None]):
-    def __init__(self, path: Path, table: Table, on_written: Callable[[int], None]) -> None:
-        self._path, self._on_written = path, on_written
+    def __init__(self, path: Path, table: Table, retry: Retry, on_written: Callable[[int], None]) -> None:
+        self._path, self._retry, self._on_written = path, retry, on_written
         self._connection = open_table(path, table)
         self._upsert = table.upsert()
 
     @override
     def write_batch(self, values: list[Sequence[Row]]) -> None:
+        self._retry(lambda: self._write(values))
+        self._on_written(sum(map(len, values)))
+
+    def _write(self, values: list[Sequence[Row]]) -> None:
         try:
             with self._connection:
                 for rows in values:
                     self._connection.executemany(self._upsert, rows)
         except sqlite3.Error as error:
-            raise _cannot_write(self._path, error) from None
-        self._on_written(sum(map(len, values)))
+            raise cannot_write(self._path, error) from None
 
     @override
     def snapshot(self) -> None:
@@ -93,8 +100,23 @@ class SqliteSink(FixedPartitionedSink[Sequence[Row], None]):
     changes nothing. One partition: SQLite has one writer.
     """
 
-    def __init__(self, path: Path, table: Table, *, on_written: Callable[[int], None] = lambda rows: None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        table: Table,
+        *,
+        stop: threading.Event,
+        retry_seconds: float = 300,
+        on_written: Callable[[int], None] = lambda rows: None,
+        on_retry: Callable[[], None] = lambda: None,
+    ) -> None:
+        """
+        :arg retry_seconds: how long a locked file or a full disk is tried again before the flow fails.
+        :arg on_written: called with the number of rows that have become durable.
+        :arg on_retry: called before each further attempt.
+        """
         self._path, self._table, self._on_written = path, table, on_written
+        self._retry = Retry(retry_seconds, stop, on_retry=on_retry)
 
     @override
     def list_parts(self) -> list[str]:
@@ -106,4 +128,4 @@ class SqliteSink(FixedPartitionedSink[Sequence[Row], None]):
 
     @override
     def build_part(self, step_id: str, for_part: str, resume_state: None) -> _TablePartition:
-        return _TablePartition(self._path, self._table, self._on_written)
+        return _TablePartition(self._path, self._table, self._retry, self._on_written)

@@ -13,7 +13,7 @@ import bytewax.operators as op
 from bytewax.dataflow import Dataflow
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
 
-from connectors.objects import Directory, ObjectSink, ObjectStore, Piece
+from connectors.objects import Directory, ObjectSink, Piece
 from connectors.s3 import Bucket
 from dataflows import process
 from dataflows.bar import EARLIEST, Bar, canonical
@@ -102,7 +102,7 @@ def published(pieces: Sequence[Piece]) -> dt.datetime:
     return dt.datetime.strptime(day + time, "%Y-%m-%d%H%M%S%f").replace(tzinfo=dt.UTC)
 
 
-def store(settings: Settings) -> ObjectStore:
+def store(settings: Settings) -> Directory | Bucket:
     """The archive of the settings."""
     _, separator, rest = settings.archive.url.partition("s3://")
     if not separator:

@@ -1,6 +1,7 @@
-"""The exchange's calendar for the stream: sessions, their hours, and when a bar's period is over.
+"""The exchange's calendar for the stream: sessions, their hours, their bars, and when a bar's period is over.
 
-Its facts are the warehouse's seeds (dated hours and closures), so that stream and warehouse never disagree.
+Its facts are the warehouse's seeds (dated hours and closures), so that stream and warehouse never disagree. Where nobody has
+observed the closures yet they are expected ones, which dataflows/xcai.py derives; this module needs none of its libraries.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from dataflows.bar import CAIRO, Interval
 
 SEEDS: Final = Path(__file__).resolve().parent.parent / "warehouse" / "seeds"
 MINUTES: Final[dict[Interval, int]] = {"1 Minute": 1, "5 Minute": 5, "30 Minute": 30}
+MINUTE: Final = dt.timedelta(minutes=1)
+DAY: Final = dt.timedelta(days=1)
 _SUNDAY_TO_THURSDAY: Final = (6, 0, 1, 2, 3)  # datetime.date.weekday()
 
 
@@ -41,12 +44,18 @@ class Session(NamedTuple):
     close: dt.datetime
 
 
+Period = tuple[dt.date, dt.date]
+"""First and last date."""
+
+
 class Calendar:
     """Sunday to Thursday but for the closures, by dated hours; Ramadan's hours go before the regular ones."""
 
-    def __init__(self, hours: list[Hours], closures: frozenset[dt.date]) -> None:
+    def __init__(self, hours: list[Hours], closures: frozenset[dt.date], known: tuple[Period, ...] = ()) -> None:
+        """:arg known: the periods whose closures were observed; elsewhere they are expected ones."""
         self._hours = sorted(hours, key=lambda h: (not h.ramadan, h.first))
-        self._closures = closures
+        self._closures, self._known = closures, known
+        self.first = min(h.first for h in hours)
 
     @lru_cache(maxsize=8192)  # noqa: B019 - there is one calendar a process
     def session(self, date: dt.date) -> Session | None:
@@ -61,10 +70,32 @@ class Calendar:
 
     def sessions_back(self, date: dt.date) -> Iterator[Session]:
         """The sessions from a date into the past, newest first."""
-        while date.year > 2014:
+        while date >= self.first:
             if session := self.session(date):
                 yield session
-            date -= dt.timedelta(days=1)
+            date -= DAY
+
+    def sessions(self, first: dt.date, last: dt.date) -> Iterator[Session]:
+        """The sessions from one date to another, both included, oldest first."""
+        date = max(first, self.first)
+        while date <= last:
+            if session := self.session(date):
+                yield session
+            date += DAY
+
+    def known(self, date: dt.date) -> bool:
+        """Whether it was observed that the exchange traded on that date, or did not."""
+        return any(first <= date <= last for first, last in self._known)
+
+    def open_session(self, now: dt.datetime) -> Session | None:
+        """The session that is on at `now` (aware), None where the exchange is closed."""
+        session = self.session(now.astimezone(CAIRO).date())
+        return session if session and session.open <= now < session.close else None
+
+    def next_session(self, now: dt.datetime) -> Session:
+        """The first session that opens after `now` (aware)."""
+        today = now.astimezone(CAIRO).date()
+        return next(s for s in self.sessions(today, today + dt.timedelta(days=366)) if s.open > now)
 
     def last_over(self, now: dt.datetime) -> Session:
         """The newest session that is over at `now` (aware)."""
@@ -82,16 +113,57 @@ class Calendar:
 
     @lru_cache(maxsize=8192)  # noqa: B019 - there is one calendar a process
     def _end(self, interval: Interval, first: dt.date) -> dt.datetime:
-        last = first
-        if interval == "Weekly":  # a week ends on Saturday
-            last += dt.timedelta(days=(5 - first.weekday()) % 7)
-        elif interval == "Monthly":
-            last = (first.replace(day=28) + dt.timedelta(days=4)).replace(day=1) - dt.timedelta(days=1)
+        _, last = period(interval, first)
         for session in self.sessions_back(last):
             if session.date < first:
                 break
             return session.close
-        return dt.datetime.combine(last + dt.timedelta(days=1), dt.time(), CAIRO).astimezone(dt.UTC)
+        return dt.datetime.combine(last + DAY, dt.time(), CAIRO).astimezone(dt.UTC)
+
+    def expected(self, interval: Interval, first: dt.date, last: dt.date) -> Iterator[dt.datetime]:
+        """The starts (UTC), in order, of the bars that the sessions from one date to another can have.
+
+        Daily, Weekly and Monthly bars start with the opening of their first session. An intraday bar holds at least one minute
+        of trading, which the closing auction's are not; a minute without a trade has no bar all the same.
+        """
+        if minutes := MINUTES.get(interval):
+            for session in self.sessions(first, last):
+                yield from _starts(session, minutes)
+            return
+        for session in self.sessions(first, last):
+            begin, _ = period(interval, session.date)
+            if next(self.sessions(begin, session.date)).date == session.date:
+                yield session.open
+
+
+def _starts(session: Session, minutes: int) -> Iterator[dt.datetime]:
+    before = None
+    for start, end in ((session.open, session.close_continuous), (session.auction_end, session.close)):
+        for minute in range((end - start) // MINUTE):
+            at = start + minute * MINUTE
+            at -= (at.minute % minutes) * MINUTE
+            if at != before:
+                yield at
+            before = at
+
+
+def period(interval: Interval, date: dt.date) -> Period:
+    """First and last day of the day, week (Sunday to Saturday) or month that a date is in."""
+    if interval == "Weekly":
+        sunday = date - dt.timedelta(days=(date.weekday() + 1) % 7)
+        return sunday, sunday + dt.timedelta(days=6)
+    if interval == "Monthly":
+        return date.replace(day=1), (date.replace(day=28) + dt.timedelta(days=4)).replace(day=1) - DAY
+    return date, date
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _period(row: dict[str, str]) -> Period:
+    return dt.date.fromisoformat(row["valid_from"]), dt.date.fromisoformat(row["valid_to"]) if row["valid_to"] else dt.date.max
 
 
 DELAY: Final = dt.timedelta(minutes=45)  # of a session's first bar: the source's 15 minutes, a poll or two, and spare
@@ -104,17 +176,17 @@ def expected_session(calendar: Calendar, now: dt.datetime) -> Session:
 
 @cache
 def egx(seeds: Path = SEEDS) -> Calendar:
-    """The Egyptian Exchange's calendar from exchange_hours.csv and exchange_closures.csv."""
-    with (seeds / "exchange_hours.csv").open(encoding="utf-8", newline="") as file:
-        hours = [
-            Hours(
-                dt.date.fromisoformat(row["valid_from"]),
-                dt.date.fromisoformat(row["valid_to"]) if row["valid_to"] else dt.date.max,
-                row["kind"] == "ramadan",
-                *(dt.time.fromisoformat(row[key]) for key in ("open", "close_continuous", "auction_end", "close")),
-            )
-            for row in csv.DictReader(file)
-        ]
-    with (seeds / "exchange_closures.csv").open(encoding="utf-8", newline="") as file:
-        closures = frozenset(dt.date.fromisoformat(row["date"]) for row in csv.DictReader(file))
-    return Calendar(hours, closures)
+    """The Egyptian Exchange's calendar from the files exchange_*.csv of the seeds."""
+    hours = [
+        Hours(
+            *_period(row),
+            row["kind"] == "ramadan",
+            *(dt.time.fromisoformat(row[key]) for key in ("open", "close_continuous", "auction_end", "close")),
+        )
+        for row in _rows(seeds / "exchange_hours.csv")
+    ]
+    known = tuple(_period(row) for row in _rows(seeds / "exchange_closures_known.csv"))
+    listed = {dt.date.fromisoformat(row["date"]) for row in _rows(seeds / "exchange_closures.csv")}
+    expected = {dt.date.fromisoformat(row["date"]) for row in _rows(seeds / "exchange_closures_expected.csv")}
+    observed = {date for date in expected if any(first <= date <= last for first, last in known)}
+    return Calendar(hours, frozenset(listed | (expected - observed)), known)

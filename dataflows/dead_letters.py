@@ -5,7 +5,8 @@
 
 A replayed message names in its headers the legs that had rejected it, and only these take it up: a bar that the archive has
 and InfluxDB refused does not come into the archive twice. The message and the note that the letter is replayed are written
-in one Kafka transaction, so that neither is ever there without the other.
+in one Kafka transaction, so that neither is ever there without the other. A replayed bar comes last in the topic's order: where a
+newer version was published in the meantime, have the source publish that again.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import datetime as dt
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -105,16 +106,25 @@ def still_rejected(letter: Letter, now: dt.datetime) -> bool:
     return isinstance(decode(letter.value, now), Rejected)
 
 
-def replay(client: Client, settings: Settings, letters: Sequence[Letter]) -> None:
-    """Publishes the letters again and notes that they are, all in one transaction.
+def replay(client: Client, settings: Settings, chosen: Callable[[list[Letter]], list[Letter]]) -> tuple[int, int]:
+    """Publishes open letters again and notes that they are, all in one transaction.
 
-    :raises TransientError: nothing was published.
+    The letters are read inside of the fence that the transactional id puts up: another replay that has begun is ended by this
+    one, and one that has finished is seen.
+
+    :arg chosen: which of the open letters.
+    :returns: how many were replayed, and how many are left.
+    :raises TransientError: nothing was published, or it is not known: look at the list again.
     """
-    producer = Producer({**client, "transactional.id": "egx-dead-letters", "message.max.bytes": 10_000_000, "log_level": 2})
+    producer = Producer({**client, "transactional.id": "egx-dead-letters", "message.max.bytes": 10_485_760, "log_level": 2})
     try:
         producer.init_transactions(30)
+        letters = open_letters(read(client, settings.kafka.dead_letter_topic))
+        again = chosen(letters)
+        if not again:
+            return 0, len(letters)
         producer.begin_transaction()
-        for letter in letters:
+        for letter in again:
             topic, partition, offset = letter.origin
             legs = ",".join(sorted(letter.errors)).encode()
             note: Any = [
@@ -129,8 +139,11 @@ def replay(client: Client, settings: Settings, letters: Sequence[Letter]) -> Non
             producer.poll(0)
         producer.commit_transaction(60)
     except (KafkaException, BufferError) as error:
-        reason = error.args[0]
-        raise TransientError(f"nothing was replayed: {reason.str() if isinstance(error, KafkaException) else reason}") from None
+        reason = error.args[0].str() if isinstance(error, KafkaException) else error
+        raise TransientError(
+            f"the replay did not finish ({reason}): list the letters again, to see which are still open"
+        ) from None
+    return len(again), len(letters) - len(again)
 
 
 def table(letters: Sequence[Letter], now: dt.datetime) -> Table:
@@ -160,15 +173,14 @@ def main(arguments: Sequence[str], settings: Settings, console: Console) -> int:
     if settings.kafka.bootstrap_servers == EMBEDDED:
         raise SettingsError("the in-process broker keeps no dead letters: set kafka.bootstrap_servers to a real one")
     client, now = process.kafka_client(settings), process.now()
-    letters = open_letters(read(client, settings.kafka.dead_letter_topic))
     if chosen.replay:
         # A letter that InfluxDB refused decodes well: it is replayed too, for whatever was wrong was wrong there.
-        chosen_letters = [letter for letter in letters if chosen.all or not still_rejected(letter, now)]
-        if chosen_letters:
-            replay(client, settings, chosen_letters)
-        left = len(letters) - len(chosen_letters)
-        console.print(f"replayed {len(chosen_letters)} dead letters" + (f", left {left} that are still rejected" if left else ""))
+        replayed, left = replay(
+            client, settings, lambda letters: [one for one in letters if chosen.all or not still_rejected(one, now)]
+        )
+        console.print(f"replayed {replayed} dead letters" + (f", left {left} that are still rejected" if left else ""))
         return 1 if left else 0
+    letters = open_letters(read(client, settings.kafka.dead_letter_topic))
     if chosen.json:
         for letter in letters:
             topic, partition, offset = letter.origin

@@ -6,31 +6,36 @@ python -m bytewax.run dataflows.ingest
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import bytewax.operators as op
 from bytewax.dataflow import Dataflow
 
 from connectors import kafka
 from connectors.kafka import KafkaSink, Record
-from connectors.polling import PollingSource
+from connectors.polling import Poll, PollingSource
 from dataflows import process, sources
 from dataflows.bar import Bar, encode
 from dataflows.process import Run
 from dataflows.published import Published
 
 
-def ingest(flow: Dataflow, run: Run) -> None:
-    """Adds the leg to a flow."""
+def ingest(flow: Dataflow, run: Run, poll: Poll[Bar] | None = None, *, again: bool = False) -> None:
+    """Adds the leg to a flow.
+
+    :arg poll: what to poll, by default the source of the settings.
+    :arg again: publish what was published before, too.
+    """
     published = memory(run)
-    bars = op.input("ingest_source", flow, source(run))
-    changed = op.map_value("ingest_changed", bars, lambda batch: changes(run, published, batch))
+    bars = op.input("ingest_source", flow, source(run, poll))
+    changed = op.map_value("ingest_changed", bars, run.failing(lambda batch: changes(run, published, batch, again=again)))
     stamped = op.map_value("ingest_stamp", changed, lambda batch: published.stamp(batch, process.now()))
     records = op.map_value("ingest_encode", stamped, to_records)
     op.output("ingest_kafka", records, kafka_sink(run, published))
 
 
-def changes(run: Run, published: Published, batch: Sequence[Bar]) -> list[Bar]:
-    new = published.changed(batch)
+def changes(run: Run, published: Published, batch: Sequence[Bar], *, again: bool = False) -> list[Bar]:
+    new = published.changed(batch, again=again)
     run.progress.unchanged += len(batch) - len(new)
     run.metrics.legs["ingest"].count(unchanged=len(batch) - len(new))
     return new
@@ -41,8 +46,9 @@ def to_records(bars: Sequence[Bar]) -> list[Record]:
     return [Record(bar.symbol.encode(), encode(bar)) for bar in bars]
 
 
-def source(run: Run) -> PollingSource[Bar]:
-    poll, run.progress.source = sources.build(run.settings)
+def source(run: Run, poll: Poll[Bar] | None = None) -> PollingSource[Bar]:
+    if poll is None:
+        poll, run.progress.source = sources.build(run.settings)
 
     def count(batch: Sequence[Bar]) -> None:
         run.progress.polled += len(batch)
@@ -55,13 +61,16 @@ def source(run: Run) -> PollingSource[Bar]:
 def memory(run: Run) -> Published:
     """What was published before, to the same place: a broker's topic, or, in one process, the stores behind it."""
     settings = run.settings
-    archive, live = run.settings.path(settings.archive.url), run.settings.path(settings.live.sqlite)
+    stores = [settings.live.sqlite] if settings.live.store == "sqlite" else []
+    if "://" not in settings.archive.url:
+        stores.append(Path(settings.archive.url))
     if run.broker is None:
         target = f"{kafka.cluster_id(run.client)}/{settings.kafka.topic}"
     else:
-        target = f"{live if settings.live.store == 'sqlite' else settings.influxdb.url} {settings.archive.url}"
-    published = Published(run.settings.path(settings.ingest.state), target, run.handover.durable)
-    if run.broker is not None and settings.live.store == "sqlite" and not (live.exists() and archive.exists()):
+        live = settings.path(settings.live.sqlite) if settings.live.store == "sqlite" else settings.influxdb.url
+        target = f"{live} {settings.archive.url}"
+    published = Published(settings.path(settings.ingest.state), target, run.handover.durable)
+    if run.broker is not None and not all(settings.path(store).exists() for store in stores):
         published.forget()  # the stores were removed
     return published
 

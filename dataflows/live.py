@@ -115,7 +115,20 @@ def sqlite_sink(run: Run) -> SqliteSink:
         run.progress.live += rows
         run.metrics.legs["live"].wrote(rows)
 
-    sink: SqliteSink = run.guard(run.metrics.sink("live", SqliteSink(path, TABLE, on_written=count), published_row))
+    sink: SqliteSink = run.guard(
+        run.metrics.sink(
+            "live",
+            SqliteSink(
+                path,
+                TABLE,
+                stop=run.stop,
+                retry_seconds=run.settings.retry_seconds,
+                on_written=count,
+                on_retry=lambda: run.metrics.legs["live"].count(retries=1),
+            ),
+            published_row,
+        )
+    )
     return sink
 
 

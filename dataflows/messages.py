@@ -5,12 +5,14 @@ from __future__ import annotations
 import datetime as dt
 import logging
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
-from confluent_kafka import Message
+from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
 
 from connectors.kafka import Chunk, Record, headers
-from dataflows.bar import Bar, Rejected, decode_all
+from dataflows.bar import AHEAD, Bar, Rejected, decode_all
+from dataflows.bar import decode as decode_one
 
 log = logging.getLogger(__name__)
 
@@ -28,16 +30,42 @@ class Decoded(NamedTuple):
 
 
 def decode(chunk: Chunk, leg: str, now: dt.datetime) -> Decoded:
-    """Decodes what is meant for a leg of a chunk, at once; `now` (aware) bounds the times that are believed."""
+    """Decodes what is meant for a leg of a chunk, at once.
+
+    What times are believed is measured from when each message came into Kafka, not from when it is read: a replay must judge
+    every message as the first run did. `now` (aware) stands in where a message has no such time.
+    """
     messages = [message for message in chunk.messages if _is_for(leg, message)]
-    results = decode_all([message.value() or b"" for message in messages], now)
+    values = [message.value() or b"" for message in messages]
+    arrivals = [_arrived(message, now) for message in messages]
+    # What is believed at the earliest arrival is believed at each.
+    results = decode_all(values, min(arrivals, default=now))
     decoded = Decoded(chunk.topic, chunk.partition, [], [])
-    for result, message in zip(results, messages, strict=True):
-        if type(result) is Bar:
-            decoded.bars.append((result, message))
-        elif isinstance(result, Rejected):
+    for result, message, value, arrived in zip(results, messages, values, arrivals, strict=True):
+        if type(result) is not Bar:
+            result = decode_one(value, arrived)
+        if isinstance(result, Rejected):
             decoded.rejected.append((result, message))
+        else:
+            decoded.bars.append((result, message))
     return decoded
+
+
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+
+
+def _arrived(message: Message, now: dt.datetime) -> dt.datetime:
+    """When Kafka got the message, to the second."""
+    kind, milliseconds = message.timestamp()
+    return now if kind == TIMESTAMP_NOT_AVAILABLE else _second(milliseconds // 1000)
+
+
+@lru_cache(maxsize=1024)
+def _second(seconds: int) -> dt.datetime:
+    try:
+        return _EPOCH + dt.timedelta(seconds=seconds)
+    except OverflowError:
+        return dt.datetime.max.replace(tzinfo=dt.UTC) - 2 * AHEAD
 
 
 def _is_for(leg: str, message: Message) -> bool:
@@ -47,12 +75,22 @@ def _is_for(leg: str, message: Message) -> bool:
     return legs is None or leg in legs.split(",")
 
 
+LARGEST_LETTER = 8_000_000
+"""Bytes of a message that go into a dead letter; the topic takes 10 MB, and its original stands where the headers say."""
+
+
 def dead_letter(leg: str, message: Message, reason: str) -> Record:
-    """The rejected message as it was, with why, by which leg and where it stood as headers."""
+    """The rejected message as it was, with why, by which leg and where it stood as headers.
+
+    Of one of more than 8 MB the beginning, and a header `truncated` with its whole size.
+    """
+    value = message.value() or b""
+    cut = [("truncated", str(len(value)).encode())] if len(value) > LARGEST_LETTER else []
     return Record(
-        key=message.key(),
-        value=message.value() or b"",
+        key=(message.key() or b"")[:10_000] if message.key() is not None else None,
+        value=value[:LARGEST_LETTER],
         headers=[
+            *cut,
             ("error", reason[:1000].encode()),
             ("leg", leg.encode()),
             ("topic", (message.topic() or "").encode()),

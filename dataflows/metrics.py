@@ -243,10 +243,12 @@ class Told:
 
     def __init__(self, leg: Leg, other: Reader) -> None:
         self._leg, self._other = leg, other
+        self._lags: dict[int, int] = {}
 
-    def read(self, group: str, positions: Mapping[int, int], lag: int) -> None:
-        self._leg.figures.lag = lag
-        self._other.read(group, positions, lag)
+    def read(self, group: str, positions: Mapping[int, int], lags: Mapping[int, int]) -> None:
+        self._lags.update(lags)
+        self._leg.figures.lag = sum(self._lags.values())
+        self._other.read(group, positions, lags)
 
     def committed(self, group: str, offsets: Mapping[int, int]) -> None:
         self._leg.figures.last_commit_at = time.time()

@@ -8,8 +8,10 @@ import functools
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeVar
@@ -29,6 +31,7 @@ from dataflows.sources import SourceError
 
 Step = TypeVar("Step", bound=FixedPartitionedSource[Any, Any] | FixedPartitionedSink[Any, Any])
 log = logging.getLogger(__name__)
+GRACE_SECONDS = 8.0  # Docker and Kubernetes kill after 10 and 30
 LEGS = ("ingest", "live", "archive")
 _OURS = (ConnectorError, SettingsError, SourceError)
 
@@ -44,6 +47,8 @@ class Run:
     client: dict[str, Any]
     broker: kafka.InProcessBroker | None
     guard: Callable[[Any], Any] = lambda step: step
+    failing: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda call: call
+    """Put around a function of an operator that may fail, as `guard` is around an input or output."""
     metrics: Metrics = field(default_factory=lambda: Metrics(LEGS))
 
     def check(self, open_store: Callable[[], object]) -> None:
@@ -151,13 +156,12 @@ def start(**legs: Callable[[Dataflow, Run], None]) -> Dataflow:
     """
     logs.configure("text", tuple(legs))
     stop = threading.Event()
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(signum, lambda *_: stop.set())
+    _stop_on_signals(stop)
     try:
         settings = load()
         logs.configure(settings.logs, tuple(legs))
         run = open_run(settings, tuple(legs), stop)
-        run.guard = guarded
+        run.guard, run.failing = guarded, _failing
         flow = Dataflow("_".join(legs))
         for add in legs.values():
             add(flow, run)
@@ -182,6 +186,31 @@ def start(**legs: Callable[[Dataflow, Run], None]) -> Dataflow:
     _last_words.append(figures)
     atexit.register(_end, progress, figures)
     return flow
+
+
+def _stop_on_signals(stop: threading.Event) -> None:
+    """SIGTERM and SIGINT set the event; a process that has not ended in the grace that follows is ended.
+
+    A handler of Python's runs only when the main thread is back in Python, which may be never while Bytewax waits for another
+    process, or late while a client waits for a broker that is frozen. The wake-up pipe is written at once, and read by a thread.
+    An abrupt end is safe: nothing is committed that is not durable.
+    """
+    reading, writing = socket.socketpair()
+    writing.setblocking(False)
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, lambda *_: stop.set())
+    signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
+
+    def watch() -> None:
+        while not {signal.SIGTERM, signal.SIGINT} & set(reading.recv(1)):
+            pass
+        stop.set()
+        time.sleep(GRACE_SECONDS)
+        logs.say_error(f"not ended {GRACE_SECONDS:g} s after it was asked to: ends now, and what is not done comes again")
+        writing.close()
+        os._exit(0)
+
+    threading.Thread(target=watch, name="signals", daemon=True).start()
 
 
 _last_words: list[metrics.Reporter] = []
@@ -256,6 +285,8 @@ def fail(error: Exception) -> NoReturn:
     logs.say_error(text, None if ours else error)
     for figures in _last_words:
         figures.end(None if isinstance(error, Stopped) else text)
+    if sys.stderr.isatty():
+        print("\033[?25h", end="", file=sys.stderr)  # the progress line had hidden the cursor
     sys.stderr.flush()
     os._exit(0 if isinstance(error, Stopped) else 1)
 

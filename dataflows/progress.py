@@ -29,8 +29,8 @@ class Progress:
     expired: int = 0
     archived: int = 0
     rejected: int = 0
-    lag: dict[str, int] = field(default_factory=dict)
-    """Consumer group -> messages it has yet to read."""
+    lag: dict[str, dict[int, int]] = field(default_factory=dict)
+    """Consumer group -> partition -> messages it has yet to read."""
 
     def handled(self) -> int:
         return max(self.polled, self.live, self.archived)
@@ -49,7 +49,7 @@ class Progress:
         if "archive" in self.legs:
             parts.append(f"archived {self.archived:,}")
         if self.lag:
-            parts += [f"rejected {self.rejected:,}", f"lag {sum(self.lag.values()):,}"]
+            parts += [f"rejected {self.rejected:,}", f"lag {sum(sum(lags.values()) for lags in self.lag.values()):,}"]
         return "  ".join(parts)
 
 
@@ -128,10 +128,10 @@ class Handover:
         with self._lock:
             self._written.update(ends)
 
-    def read(self, group: str, positions: Mapping[int, int], lag: int) -> None:
+    def read(self, group: str, positions: Mapping[int, int], lags: Mapping[int, int]) -> None:
         with self._lock:
             self._read.setdefault(group, {}).update(positions)
-            self._progress.lag[group] = lag
+            self._progress.lag.setdefault(group, {}).update(lags)
 
     def committed(self, group: str, offsets: Mapping[int, int]) -> None:
         with self._lock:

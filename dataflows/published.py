@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import datetime as dt
+import sqlite3
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
 
 import msgspec
 
-from connectors.sqlite import connect
+from connectors.sqlite import cannot_write, connect
 from dataflows.bar import Bar
 
 _MICROSECOND = dt.timedelta(microseconds=1)
@@ -32,34 +34,50 @@ class Published:
         """
         self._target, self._durable = target, durable
         self._lock = threading.RLock()
+        self._path = path
         self._connection = connect(path, check_same_thread=False)
+        with self._locked():
+            self._open()
+
+    def _open(self) -> None:
         self._connection.execute(
             "CREATE TABLE IF NOT EXISTS published (target TEXT, bar BLOB, version BLOB, PRIMARY KEY (target, bar)) WITHOUT ROWID"
         )
         self._connection.execute("CREATE TABLE IF NOT EXISTS stamped (target TEXT PRIMARY KEY, at TEXT) WITHOUT ROWID")
-        row = self._connection.execute("SELECT at FROM stamped WHERE target = ?", (target,)).fetchone()
+        row = self._connection.execute("SELECT at FROM stamped WHERE target = ?", (self._target,)).fetchone()
         self._stamp = dt.datetime.fromisoformat(row[0]) if row else dt.datetime.min.replace(tzinfo=dt.UTC)
         self._pending: dict[bytes, bytes] = {}
         """Bars that are noted nowhere but here yet."""
         self._writing: deque[tuple[bytes, bytes]] = deque()
         self._written: deque[tuple[dict[int, int], list[tuple[bytes, bytes]]]] = deque()
 
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """One caller at a time; what SQLite has against it is an error of ours."""
+        try:
+            with self._lock:
+                yield
+        except sqlite3.Error as error:
+            raise cannot_write(self._path, error) from None
+
     def forget(self) -> None:
         """Starts over: every bar is new."""
-        with self._connection:
+        with self._locked(), self._connection:
             self._connection.execute(_FORGET, (self._target,))
 
-    def changed(self, bars: Iterable[Bar]) -> list[Bar]:
+    def changed(self, bars: Iterable[Bar], *, again: bool = False) -> list[Bar]:
         """The bars that were never published, or with other values, in order.
 
         Not those that a source gives as unfinished after it gave them as final: it has gone back, as a replay does.
+
+        :arg again: those that were published with the same values, too: they are known to be lost.
         """
         new = []
-        with self._lock:
+        with self._locked():
             for bar in bars:
                 identity, version = _identity(bar), _version(bar)
                 known = self._pending.get(identity) or self._noted(identity)
-                if known is None or (known != version and not (_final(known) and not _final(version))):
+                if known is None or ((again or known != version) and not (_final(known) and not _final(version))):
                     self._pending[identity] = version
                     self._writing.append((identity, version))
                     new.append(bar)
@@ -81,13 +99,13 @@ class Published:
 
     def written(self, count: int, ends: Mapping[int, int]) -> None:
         """The next `count` bars that `changed` gave are in Kafka, up to partition -> offset."""
-        with self._lock:
+        with self._locked():
             self._written.append((dict(ends), [self._writing.popleft() for _ in range(count)]))
             self.note()
 
     def note(self) -> None:
         """Notes what has become durable."""
-        with self._lock:
+        with self._locked():
             self._note()
 
     def _note(self) -> None:

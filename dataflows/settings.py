@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
 import yaml
@@ -26,6 +26,7 @@ from pydantic import (
     PositiveInt,
     SecretStr,
     ValidationError,
+    model_validator,
 )
 from pydantic_settings import (
     BaseSettings,
@@ -41,7 +42,9 @@ from dataflows.bar import Interval
 
 EMBEDDED = "embedded"
 PREFIX = "EGX_"
-NOT_SETTINGS = re.compile(r"EGX_(CONFIG|DATA_DIR|WAREHOUSE|START|CRON|HYPOTHESIS_PROFILE|TEST_\w+|SERVERS_\w+)")  # read elsewhere
+NOT_SETTINGS = re.compile(
+    r"EGX_(CONFIG|DATA_DIR|WAREHOUSE\w*|START|CRON|HYPOTHESIS_PROFILE|TEST_\w+|SERVERS_\w+)"
+)  # read elsewhere
 _SECRET = re.compile(r"password|secret|token|jaas|\.pem$|oauthbearer\.config", re.IGNORECASE)
 SYMBOLS = tuple("COMI ETEL SWDY PHDC ORAS ESRS HRHO OCDI SKPC TMGH JUFO EKHO CLHO OTMT BTFH HELI".split())  # noqa: SIM905
 ROOT = Path(__file__).resolve().parent.parent
@@ -62,7 +65,14 @@ def _web_url(value: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("an http:// or https:// address")
     if parts.username or parts.password:
-        raise ValueError("an address without user and password: the token is EGX_INFLUXDB__TOKEN")
+        raise ValueError("an address without user and password: secrets have settings of their own")
+    return value
+
+
+def _socket_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("ws", "wss") or not parts.hostname:
+        raise ValueError("a ws:// or wss:// address")
     return value
 
 
@@ -95,16 +105,48 @@ class Replay(Section):
     speed: Speed = 0
 
 
+class Egxpy(Section):
+    username: str | None = None
+    password: SecretStr | None = None
+    always: bool = False
+    before_open_minutes: Annotated[float, Field(ge=0, le=240)] = 10
+    after_close_minutes: Annotated[float, Field(ge=0, le=240)] = 25
+    delay_minutes: Annotated[float, Field(ge=0, le=240)] = 15
+    parallel: Annotated[int, Field(ge=1, le=64)] = 8
+    timeout_seconds: Annotated[float, Field(ge=1, le=300)] = 10
+    deadline_seconds: Annotated[float, Field(ge=1, le=600)] = 20
+    data_url: Annotated[str, AfterValidator(_socket_url)] | None = None
+    sign_in_url: Annotated[str, AfterValidator(_web_url)] | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.after_close_minutes <= self.delay_minutes:
+            raise ValueError(
+                "such that after_close_minutes is above delay_minutes: the poll after the close would not see the close"
+            )
+        if self.deadline_seconds < self.timeout_seconds:
+            raise ValueError("such that deadline_seconds, for all attempts, is not below timeout_seconds, for one")
+        if (self.username is None) != (self.password is None):
+            raise ValueError("given both, EGX_SOURCE__EGXPY__USERNAME and EGX_SOURCE__EGXPY__PASSWORD, or neither")
+        return self
+
+
 class Source(Section):
-    kind: Literal["simulated", "replay"] = "simulated"
+    kind: Literal["simulated", "replay", "egxpy"] = "simulated"
     exchange: Name = "EGX"
     symbols: Annotated[tuple[Name, ...], Field(min_length=1)] = SYMBOLS
     interval: Interval = "Daily"
     bars: Annotated[int, Field(ge=1, le=5000)] = 30
     poll_seconds: PositiveFloat = 300
-    follow: bool = False
+    follow: bool | None = None
     simulated: Simulated = Simulated()
     replay: Replay = Replay()
+    egxpy: Egxpy = Egxpy()
+
+    @property
+    def follows(self) -> bool:
+        """Whether to wait for more at the source's end: `follow`, or else only what is live."""
+        return self.kind == "egxpy" if self.follow is None else self.follow
 
 
 class Kafka(Section):
@@ -220,7 +262,7 @@ class _File(InitSettingsSource):
             raise SettingsError(f"{Settings.file} must hold sections, such as source: and kafka:")
         for key, _ in _leaves(values):
             if _SECRET.search(key):
-                name = PREFIX + key.replace(".", "__", 1).upper()
+                name = PREFIX + key.replace(".", "__").upper()
                 if key.startswith("kafka.client."):
                     name = "EGX_KAFKA__PASSWORD (sasl.password) or EGX_KAFKA__CLIENT (any, as JSON)"
                 raise SettingsError(f"{Settings.file}: {key} is a secret: remove it there and set the environment's {name}")
@@ -293,7 +335,13 @@ def _explain(error: Mapping[str, Any]) -> str:
     if error["type"] == "value_error":
         message = f"must be {message}"
     given = error.get("input")
-    value = "" if isinstance(given, dict | BaseModel) or _SECRET.search(path[-1]) else f" {given!r}:"
+    # What may hold a secret is not repeated: an address its password, a client's properties any.
+    quiet = (
+        isinstance(given, dict | list | BaseModel)
+        or _SECRET.search(path[-1])
+        or re.search(r"influxdb\.url|endpoint_url|kafka\.client", ".".join(path))
+    )
+    value = "" if quiet else f" {given!r}:"
     return f"setting {'.'.join(path)}:{value} {message[:1].lower()}{message[1:]}"
 
 

@@ -5,7 +5,7 @@ sqlmesh plan` see the same archive and the same tables. Choices come from the en
 
 | variable | default | what |
 |---|---|---|
-| EGX_ARCHIVE | data/archive | the bars' archive: a folder or s3://bucket/prefix |
+| EGX_WAREHOUSE_ARCHIVE | data/archive | the bars' archive: a folder or s3://bucket/prefix |
 | EGX_WAREHOUSE | data/warehouse | folder of the DuckDB file, SQLMesh's state and the published Parquet files |
 | EGX_START | 2020-01-01 | first delivery date that is loaded |
 | EGX_CRON | * * * * * | when models may run, Africa/Cairo; "0 2 * * *" in production |

@@ -17,8 +17,8 @@ def located(variable: str, default: str) -> str:
 
 
 def archive() -> str:
-    """The bars' archive: a folder or s3://bucket/prefix (EGX_ARCHIVE)."""
-    return located("EGX_ARCHIVE", "data/archive")
+    """The bars' archive: a folder or s3://bucket/prefix (EGX_WAREHOUSE_ARCHIVE)."""
+    return located("EGX_WAREHOUSE_ARCHIVE", "data/archive")
 
 
 def warehouse() -> str:

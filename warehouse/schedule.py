@@ -65,7 +65,7 @@ def environment(settings: Settings) -> dict[str, str]:
     archive = settings.archive.url.rstrip("/").removesuffix("/streaming")
     if "://" not in archive:
         archive = str(settings.path(archive))
-    found = {**os.environ, "EGX_ARCHIVE": archive}
+    found = {**os.environ, "EGX_WAREHOUSE_ARCHIVE": archive}
     if settings.archive.s3.endpoint_url:
         found["AWS_ENDPOINT_URL_S3"] = settings.archive.s3.endpoint_url
     if settings.archive.s3.region:

@@ -79,7 +79,7 @@ def main() -> int:
     except FileNotFoundError as error:
         print(error, file=sys.stderr)
         return 1
-    Console().print(market_table(rows))
+    Console(width=None if sys.stdout.isatty() else 150).print(market_table(rows))
     return 0
 
 

@@ -76,7 +76,12 @@ class Sqlmesh:
 
     def __init__(self, archive: Path, folder: Path) -> None:
         self.folder = folder
-        self.environment = {**os.environ, "EGX_ARCHIVE": str(archive), "EGX_WAREHOUSE": str(folder), "EGX_START": "2000-01-01"}
+        self.environment = {
+            **os.environ,
+            "EGX_WAREHOUSE_ARCHIVE": str(archive),
+            "EGX_WAREHOUSE": str(folder),
+            "EGX_START": "2000-01-01",
+        }
 
     def command(self, *arguments: str) -> float:
         program = str(Path(sys.executable).with_name("sqlmesh"))
@@ -135,7 +140,7 @@ def objects_a_second(place: Path, objects: int) -> float:
         folder = archive / "streaming" / "date=2025-12-07" / f"symbol=S{number % 250:03d}"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"080100{number % 10**6:06d}-0-{number:018d}.json").write_text(record + "\n")
-    os.environ |= {"EGX_ARCHIVE": str(archive), "EGX_WAREHOUSE": str(place / "objects_warehouse")}
+    os.environ |= {"EGX_WAREHOUSE_ARCHIVE": str(archive), "EGX_WAREHOUSE": str(place / "objects_warehouse")}
     from sqlmesh import Context
 
     context = Context(paths=str(PROJECT / "warehouse"))

@@ -49,7 +49,8 @@ def rows(database: Path, schema: str) -> list[tuple[t.Any, ...]]:
     with duckdb.connect() as connection:
         connection.execute(f"ATTACH '{database}' AS {catalog} (READ_ONLY)")
         return connection.execute(
-            f"SELECT COUNT(*), SUM(close_price), SUM(volume), SUM(ma_200d), SUM(rsi_14), SUM(macd) FROM {schema}.fct_stock_daily_prices"
+            "SELECT COUNT(*), SUM(close_price), SUM(volume), SUM(ma_200d), SUM(rsi_14), SUM(macd)"
+            f" FROM {schema}.fct_stock_daily_prices"
         ).fetchall()
 
 
@@ -91,7 +92,10 @@ class Dbt:
                 self.copy_table(context, model.name, models, name)
             else:
                 query = model.render_query_or_raise(
-                    start="2001-01-01", end="2001-12-31", runtime_stage=RuntimeStage.EVALUATING, engine_adapter=context.engine_adapter,
+                    start="2001-01-01",
+                    end="2001-12-31",
+                    runtime_stage=RuntimeStage.EVALUATING,
+                    engine_adapter=context.engine_adapter,
                     snapshots=None,
                 )  # fmt: skip
                 sql = query.sql("duckdb", pretty=True)

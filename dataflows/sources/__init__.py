@@ -1,10 +1,13 @@
-"""Where bars come from, chosen by `source.kind`: a simulated session, or files played again."""
+"""Where bars come from, chosen by `source.kind`: a simulated session, files played again, or TradingView by way of egxpy."""
 
 from __future__ import annotations
 
-from connectors.polling import Poll
-from dataflows.bar import Bar
-from dataflows.settings import Settings
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # a child process of a source imports this package, and needs none of them
+    from connectors.polling import Poll
+    from dataflows.bar import Bar
+    from dataflows.settings import Settings
 
 
 class SourceError(Exception):
@@ -13,8 +16,10 @@ class SourceError(Exception):
 
 def build(settings: Settings) -> tuple[Poll[Bar], str]:
     """The poll of the chosen source, and what its bars are, for people."""
-    from dataflows.sources import replay, simulated
+    from dataflows.sources import egxpy, replay, simulated
 
+    if settings.source.kind == "egxpy":
+        return egxpy.poll(settings), "egxpy"
     if settings.source.kind == "replay":
         return replay.poll(settings), f"replay of {settings.source.replay.path}"
     return simulated.poll(settings), "SIMULATED session: not real prices"

@@ -61,7 +61,7 @@ def poll(settings: Settings) -> Poll[Bar]:
             else:
                 while batch := list(islice(merged, BATCH)):
                     yield batch
-            if not source.follow or stop.wait(source.poll_seconds):
+            if not source.follows or stop.wait(source.poll_seconds):
                 return
 
     return bars

@@ -161,7 +161,7 @@ def poll(settings: Settings) -> Poll[Bar]:
                 known = at
                 yield batch
             closes = {symbol.name: symbol.price for symbol in symbols}
-            session = _next_over(session, calendar, source.poll_seconds, stop) if source.follow else None
+            session = _next_over(session, calendar, source.poll_seconds, stop) if source.follows else None
 
     return bars
 

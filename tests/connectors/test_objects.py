@@ -191,8 +191,12 @@ def test_an_object_is_seen_whole_or_not_at_all_and_synced_before_it_is_seen(
 
     monkeypatch.setattr(os, "fsync", synced)
     monkeypatch.setattr(Path, "rename", renamed)
-    Directory(tmp_path).put("a/1.json", b"x")
-    assert steps == ["sync file", "rename .1.json.tmp", "sync folder"]
+    Directory(tmp_path).put("a/b/1.json", b"x")
+    made = ["sync folder", "sync folder"]  # those that hold the new folders
+    assert steps == [*made, "sync file", "rename .1.json.tmp", "sync folder"]
+    steps.clear()
+    Directory(tmp_path).put("a/b/2.json", b"x")
+    assert steps == ["sync file", "rename .2.json.tmp", "sync folder"]
 
 
 def test_what_a_killed_process_left_is_written_over(tmp_path: Path) -> None:

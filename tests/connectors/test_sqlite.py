@@ -31,30 +31,30 @@ def rows(path: Path) -> list[tuple[object, ...]]:
 def test_the_last_row_of_a_key_wins_and_a_replay_changes_nothing(batches: list[list[tuple[object, ...]]], again: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "new" / "live.sqlite"
-        SqliteSink(path, TABLE).build_part("", "0", None).write_batch(batches)
+        SqliteSink(path, TABLE, stop=threading.Event()).build_part("", "0", None).write_batch(batches)
         expected = {row[:2]: row for batch in batches for row in batch}
         assert rows(path) == sorted(expected.values(), key=lambda row: row[:2])
-        SqliteSink(path, TABLE).build_part("", "0", None).write_batch(batches[again:])
+        SqliteSink(path, TABLE, stop=threading.Event()).build_part("", "0", None).write_batch(batches[again:])
         assert rows(path) == sorted(expected.values(), key=lambda row: row[:2])
 
 
 def test_a_batch_is_durable_when_it_returns_and_counted(tmp_path: Path) -> None:
     counted: list[int] = []
-    part = SqliteSink(tmp_path / "x.sqlite", TABLE, on_written=counted.append).build_part("", "0", None)
+    part = SqliteSink(tmp_path / "x.sqlite", TABLE, stop=threading.Event(), on_written=counted.append).build_part("", "0", None)
     part.write_batch([[("A", 1, 1.0, None)], [], [("A", 2, 1.0, None), ("A", 2, 2.0, None)]])
     assert rows(tmp_path / "x.sqlite") == [("A", 1, 1.0, None), ("A", 2, 2.0, None)]
     assert counted == [3]
 
 
 def test_a_batch_that_fails_leaves_nothing_of_itself(tmp_path: Path) -> None:
-    part = SqliteSink(tmp_path / "x.sqlite", TABLE).build_part("", "0", None)
+    part = SqliteSink(tmp_path / "x.sqlite", TABLE, stop=threading.Event()).build_part("", "0", None)
     with pytest.raises(PermanentError, match=r"cannot write .*x\.sqlite"):
         part.write_batch([[("A", 1, 1.0, None)], [("A", 2, 1.0)]])
     assert rows(tmp_path / "x.sqlite") == []
 
 
 def test_others_read_while_it_is_written(tmp_path: Path) -> None:
-    part = SqliteSink(tmp_path / "x.sqlite", TABLE).build_part("", "0", None)
+    part = SqliteSink(tmp_path / "x.sqlite", TABLE, stop=threading.Event()).build_part("", "0", None)
     part.write_batch([[("A", 1, 1.0, None)]])
     reader = sqlite3.connect(tmp_path / "x.sqlite", timeout=0)
     reader.execute("BEGIN")
@@ -66,7 +66,7 @@ def test_others_read_while_it_is_written(tmp_path: Path) -> None:
 
 
 def test_it_waits_for_another_writer(tmp_path: Path) -> None:
-    part = SqliteSink(tmp_path / "x.sqlite", TABLE).build_part("", "0", None)
+    part = SqliteSink(tmp_path / "x.sqlite", TABLE, stop=threading.Event()).build_part("", "0", None)
     other = sqlite3.connect(tmp_path / "x.sqlite", check_same_thread=False)
     other.execute("BEGIN IMMEDIATE")
     threading.Timer(0.2, other.rollback).start()
@@ -85,10 +85,12 @@ def test_what_cannot_be_a_database_is_refused_with_its_path(tmp_path: Path, path
     (tmp_path / "file").write_text("neither a database nor a folder" * 100)
     (tmp_path / "folder").mkdir()
     with pytest.raises(PermanentError, match=path):
-        SqliteSink(tmp_path / path, TABLE).build_part("", "0", None)
+        SqliteSink(tmp_path / path, TABLE, stop=threading.Event()).build_part("", "0", None)
 
 
 def test_a_table_of_that_name_with_other_columns_is_refused(tmp_path: Path) -> None:
     connect(tmp_path / "x.sqlite").execute("CREATE VIEW prices AS SELECT 1")
     with pytest.raises(PermanentError, match=r"x\.sqlite"):
-        SqliteSink(tmp_path / "x.sqlite", TABLE).build_part("", "0", None).write_batch([[("A", 1, 1.0, None)]])
+        SqliteSink(tmp_path / "x.sqlite", TABLE, stop=threading.Event()).build_part("", "0", None).write_batch(
+            [[("A", 1, 1.0, None)]]
+        )

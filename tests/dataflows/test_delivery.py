@@ -274,7 +274,7 @@ def test_the_live_store_holds_the_last_version_wherever_it_was_killed(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "live.sqlite"
         for steps in [*lives, to_the_end(topic, 5, 3)]:
-            sink = SqliteSink(path, TABLE).build_part("", "0", None)
+            sink = SqliteSink(path, TABLE, stop=threading.Event()).build_part("", "0", None)
             write = sink.write_batch
             drive(read, lambda chunk, write=write: write([to_rows(decode(chunk, "live", NOW))]), sink.snapshot, steps)
         check_live(topic, path)

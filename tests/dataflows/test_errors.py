@@ -136,5 +136,6 @@ def test_messages_that_were_deleted_unread_stop_the_process(tmp_path: Path) -> N
         line = folder.run("live").failed_with()
         assert "group egx-influxdb-writer stands at offset 1 of egx_market_data[" in line
         assert "deleted unread" in line
-        assert "--reset-offsets --to-earliest" in line
+        assert "kafka-consumer-groups --reset-offsets --group egx-" in line
+        assert "--topic egx_market_data:2 --execute --to-earliest" in line
     assert folder.count_live() == 1

@@ -28,7 +28,7 @@ def main() -> None:
         # Trading minutes go by as in the demo, but from a point where the session is well under way.
         folder = Folder(Path(name), source={"simulated": {"speed": 0, "minutes": 150}})
         assert folder.run("main").process.returncode == 0
-        places = {"EGX_ARCHIVE": f"{name}/data/archive", "EGX_WAREHOUSE": f"{name}/data/warehouse"}
+        places = {"EGX_WAREHOUSE_ARCHIVE": f"{name}/data/archive", "EGX_WAREHOUSE": f"{name}/data/warehouse"}
         warehouse(folder, **places)
         folder.configure(source={"simulated": {"speed": 600}})
         seen = {"EGX_WAREHOUSE": places["EGX_WAREHOUSE"]}

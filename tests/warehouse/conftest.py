@@ -24,7 +24,7 @@ class Warehouse:
         from sqlmesh import Context
 
         self.close()
-        os.environ["EGX_ARCHIVE"] = str(self.archive)
+        os.environ["EGX_WAREHOUSE_ARCHIVE"] = str(self.archive)
         os.environ["EGX_WAREHOUSE"] = str(self.folder)
         self.context = Context(paths=str(PROJECT / "warehouse"))
         return self
@@ -55,7 +55,7 @@ class Warehouse:
 
 @pytest.fixture(autouse=True)
 def _quiet() -> t.Iterator[None]:
-    kept = {name: os.environ.get(name) for name in ("EGX_ARCHIVE", "EGX_WAREHOUSE", "EGX_START")}
+    kept = {name: os.environ.get(name) for name in ("EGX_WAREHOUSE_ARCHIVE", "EGX_WAREHOUSE", "EGX_START")}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

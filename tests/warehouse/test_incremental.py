@@ -91,6 +91,7 @@ def test_runs_equal_a_rebuild(companies: tuple[list[list[Bar]], ...], mid_sessio
         rebuilt.close()
 
 
+@pytest.mark.timeout(1200)
 def test_a_long_history_of_deliveries_equals_a_rebuild(make_warehouse) -> None:
     """Two weeks with sessions run twice, corrections days later, replays, a renaming, a file, and a late object."""
     from warehouse.run import run as run_all
@@ -162,7 +163,7 @@ def test_paths_do_not_depend_on_the_folder_one_stands_in(monkeypatch) -> None:
     import sys
 
     monkeypatch.syspath_prepend(str(PROJECT / "warehouse"))
-    monkeypatch.delenv("EGX_ARCHIVE", raising=False)
+    monkeypatch.delenv("EGX_WAREHOUSE_ARCHIVE", raising=False)
     sys.modules.pop("locations", None)
     import locations
 

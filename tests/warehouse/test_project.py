@@ -20,7 +20,7 @@ SQLMESH = [str(Path(sys.executable).parent / "sqlmesh"), "-p", "warehouse"]
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
     (tmp_path / "archive").mkdir()
-    return {**os.environ, "EGX_ARCHIVE": str(tmp_path / "archive"), "EGX_WAREHOUSE": str(tmp_path / "warehouse")}
+    return {**os.environ, "EGX_WAREHOUSE_ARCHIVE": str(tmp_path / "archive"), "EGX_WAREHOUSE": str(tmp_path / "warehouse")}
 
 
 def sqlmesh(environment: dict[str, str], *arguments: str, folder: Path = PROJECT) -> subprocess.CompletedProcess[str]:

@@ -60,9 +60,9 @@ def settings(url: str = "data/archive/streaming/", s3: S3 | None = None) -> Sett
 
 
 def test_the_warehouse_gets_the_archive_that_the_stream_writes() -> None:
-    assert schedule.environment(settings())["EGX_ARCHIVE"] == "/somewhere/data/archive"
+    assert schedule.environment(settings())["EGX_WAREHOUSE_ARCHIVE"] == "/somewhere/data/archive"
     found = schedule.environment(settings("s3://bucket/streaming/", S3(endpoint_url="http://s3:7070", region="eu-south-1")))
-    assert found["EGX_ARCHIVE"] == "s3://bucket"
+    assert found["EGX_WAREHOUSE_ARCHIVE"] == "s3://bucket"
     assert (found["AWS_ENDPOINT_URL_S3"], found["AWS_REGION"]) == ("http://s3:7070", "eu-south-1")
 
 

@@ -53,7 +53,7 @@ def archive(evaluator, start: exp.Expression, end: exp.Expression):
     else:
         if not Path(root).is_dir():
             raise SQLMeshError(
-                f"The archive {root} is not there: run the platform first, or set EGX_ARCHIVE to a folder or s3://..."
+                f"The archive {root} is not there: run the platform first, or set EGX_WAREHOUSE_ARCHIVE to a folder or s3://..."
             )
         there = {
             day

@@ -1,0 +1,190 @@
+"""Fetches what `dataflows.gaps` finds missing, and nothing else, and publishes it through Kafka like any bar.
+
+    python -m dataflows.backfill [--from 2026-05-01] [--to 2026-05-31] [--symbols COMI,ETEL] [--interval "1 Minute"]
+
+It may be stopped and run again: what is in the archive by then is no gap any more. What the source does not have either is
+remembered as quiet. Ends with status 0 where every gap was filled or is quiet, 1 where some are left, 2 on an error.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import functools
+import logging
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from bytewax.run import cli_main
+
+from connectors.errors import ConnectorError
+from connectors.polling import Poll
+from dataflows import gaps, process, sources
+from dataflows.archive import archive
+from dataflows.archived import Series
+from dataflows.bar import CAIRO, Bar, Interval
+from dataflows.calendar import MINUTES, Calendar, egx, period
+from dataflows.gaps import Gap
+from dataflows.ingest import ingest
+from dataflows.live import live
+from dataflows.quiet import Quiet
+from dataflows.settings import EMBEDDED, Settings, SettingsError, load
+from dataflows.sources import SourceError, egxpy
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Wanted:
+    """The bars that one series lacks, and what became of them."""
+
+    symbol: str
+    interval: Interval
+    missing: set[dt.datetime]
+    """Their starts by the calendar; the source's own start of a week or month may differ."""
+    found: set[dt.datetime] = field(default_factory=set)
+    quiet: set[dt.datetime] = field(default_factory=set)
+
+    @property
+    def left(self) -> set[dt.datetime]:
+        return self.missing - self.found - self.quiet
+
+    def take(self, bars: Iterable[Bar]) -> list[Bar]:
+        """Those of some bars that are missing; only final ones, as all that is missing is over."""
+        by_period = {_key(self.interval, start): start for start in self.missing}
+        taken = []
+        for bar in bars:
+            start = by_period.get(_key(self.interval, bar.datetime))
+            if start is not None and bar.is_final:
+                self.found.add(start)
+                taken.append(bar)
+        return taken
+
+    def settle(self, bars: Sequence[Bar], *, whole: bool) -> None:
+        """What the source has not, in the time that its `bars` span; `whole`: there are no older ones than those."""
+        first = min((bar.datetime for bar in bars), default=None)
+        self.quiet = {start for start in self.missing - self.found if whole or (first is not None and start >= first)}
+
+
+def _key(interval: Interval, start: dt.datetime) -> object:
+    return start if interval in MINUTES else period(interval, start.astimezone(CAIRO).date())
+
+
+def wanted(found: Iterable[Gap]) -> dict[Series, Wanted]:
+    """The gaps by series."""
+    made: dict[Series, Wanted] = {}
+    for gap in found:
+        of = made.setdefault((gap.symbol, gap.interval), Wanted(gap.symbol, gap.interval, set()))
+        of.missing.update(gap.starts)
+    return made
+
+
+def bars_back(calendar: Calendar, interval: Interval, since: dt.datetime, now: dt.datetime) -> int:
+    """How many of the newest bars to ask for, to see the one that started at `since`: no more than a source gives.
+
+    A few more than the calendar expects: a bar that straddles the auction, a session nobody announced.
+    """
+    first, last = since.astimezone(CAIRO).date(), now.astimezone(CAIRO).date()
+    expected = sum(1 for _ in calendar.expected(interval, first, last))
+    sessions = sum(1 for _ in calendar.sessions(first, last))
+    return min(expected + (sessions if interval in MINUTES else 0) + 5, egxpy.MOST_BARS)
+
+
+def from_egxpy(settings: Settings, lacking: Mapping[Series, Wanted], quiet: Quiet) -> Poll[Bar]:
+    """Asks TradingView for the newest bars of each series, as far back as its oldest gap."""
+    egxpy.check_installed()
+
+    def bars(stop: threading.Event) -> Iterator[list[Bar]]:
+        with egxpy.TradingView(settings, stop) as tradingview:
+            done = 0
+            for interval in dict.fromkeys(interval for _, interval in lacking):
+                of = {symbol: each for (symbol, name), each in lacking.items() if name == interval}
+                now = process.now()
+                oldest = min(start for each in of.values() for start in each.missing)
+                count = bars_back(egx(), interval, oldest, now)
+                for batch in tradingview.poll(list(of), interval, count, now):
+                    if batch:
+                        each = of[batch[0].symbol]
+                        taken = each.take(batch)
+                        each.settle(batch, whole=len(batch) < count)
+                        done += 1
+                        yield from _answered(each, taken, quiet, f"[{done}/{len(lacking)}]")
+
+    return bars
+
+
+def from_poll(poll: Poll[Bar], lacking: Mapping[Series, Wanted], quiet: Quiet) -> Poll[Bar]:
+    """Goes through all that a source of another kind has."""
+
+    def bars(stop: threading.Event) -> Iterator[list[Bar]]:
+        spans: dict[Series, list[Bar]] = {}
+        for batch in poll(stop):
+            taken: list[Bar] = []
+            for bar in batch:
+                series = (bar.symbol, bar.interval)
+                if series in lacking:
+                    span = spans.setdefault(series, [bar])
+                    if bar.datetime < span[0].datetime:
+                        span[0] = bar
+                    taken += lacking[series].take([bar])
+            yield taken
+        if stop.is_set():
+            return
+        for number, (series, each) in enumerate(lacking.items(), 1):
+            each.settle(spans.get(series, []), whole=False)
+            yield from _answered(each, [], quiet, f"[{number}/{len(lacking)}]")
+
+    return bars
+
+
+def _answered(each: Wanted, taken: list[Bar], quiet: Quiet, number: str) -> Iterator[list[Bar]]:
+    text = f"{number} {each.symbol} {each.interval}: {len(each.found)} of {len(each.missing)} missing bars"
+    if each.quiet:
+        text += f", {len(each.quiet)} the source does not have"
+    if each.left:
+        text += f", {len(each.left)} out of its reach"
+    log.info("%s", text)
+    if taken:
+        yield taken
+    if each.quiet:
+        quiet.note(each.symbol, each.interval, each.quiet)
+
+
+def run(settings: Settings, lacking: Mapping[Series, Wanted]) -> None:
+    """Publishes what the source has of them; with the in-process broker all legs run, for only they can read it."""
+    quiet = Quiet(settings.path(settings.ingest.state), settings.source.kind, settings.source.exchange)
+    if settings.source.kind == "egxpy":
+        poll = from_egxpy(settings, lacking, quiet)
+    else:
+        once = settings.model_copy(update={"source": settings.source.model_copy(update={"follow": False})})
+        poll = from_poll(sources.build(once)[0], lacking, quiet)
+    legs: dict[str, Any] = {"ingest": functools.partial(ingest, poll=poll, again=True)}
+    if settings.kafka.bootstrap_servers == EMBEDDED:
+        legs |= {"live": live, "archive": archive}
+    start: Callable[[Any], None] = cli_main
+    start(process.start(**legs))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    given = gaps.parser("Fetch what is missing in the archive.").parse_args(arguments)
+    try:
+        settings = load()
+        report = gaps.check(settings, *gaps.chosen(given, settings, process.now()))
+        lacking = wanted(report.gaps)
+        if not lacking:
+            print(f"Nothing is missing, {report.first} to {report.last}.")
+            return 0
+        print(f"{report.missing:,} bars of {len(lacking)} series are missing, {report.first} to {report.last}.", flush=True)
+        run(settings, lacking)
+    except (ConnectorError, SettingsError, SourceError) as error:
+        print(f"egx: {error}", file=sys.stderr)
+        return 2
+    found, quiet, left = (sum(len(getattr(each, name)) for each in lacking.values()) for name in ("found", "quiet", "left"))
+    print(f"{found:,} bars found and published, {quiet:,} quiet, {left:,} left.")
+    return 1 if left else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
