@@ -38,7 +38,11 @@ snowflake-setup *args: setup
 
 # Install egxpy, which is on no package registry, from its repository at one commit
 egxpy: setup
-    uv pip install --quiet --python {{py}} --no-deps "egxpy @ git+https://github.com/egxlytics/egxpy@39703a3"
+    uv pip install --quiet --python {{py}} --no-deps "egxpy @ git+https://github.com/egxlytics/egxpy@39703a3492f2a5f572c3c964c47d70e7bf4822ae"
+
+# Write the closures that the calendar expects (after a change of the exchange_* seeds); --check only compares
+calendar-seed *args: setup
+    {{py}} -m dataflows.xcai {{args}}
 
 # What is missing in the archive by the exchange's calendar
 gaps *args: setup

@@ -52,7 +52,7 @@ def leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
             yield f"{prefix}{key}", value
 
 
-SECRETS = {"kafka.password", "influxdb.token"}
+SECRETS = {"kafka.password", "influxdb.token", "source.egxpy.password"}
 
 
 def test_the_shipped_file_has_every_setting_and_gives_each_its_default(read: Read) -> None:
