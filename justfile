@@ -16,6 +16,7 @@ setup:
 
 # A simulated session through the whole platform, the warehouse's plan applied, then what it made
 demo: setup
+    @echo "See it move: 'just page' in another terminal, then http://127.0.0.1:8501"
     {{py}} -m bytewax.run dataflows.main
     {{py}} -m dataflows.summary
     {{py}} -m warehouse.run
@@ -54,6 +55,27 @@ backfill *args: setup
 # What each leg has done, how far it is behind and how fresh the stores are
 status *args: setup
     @{{py}} -m dataflows.status {{args}}
+
+# A page of the market and the pipeline in the browser, from the embedded stores: http://127.0.0.1:8501 unless that is taken
+page *args: setup
+    {{py}} -m streamlit run page/app.py {{args}}
+
+# Run the warehouse now, then at 02:00 Cairo time and after each session's close
+schedule *args: setup
+    {{py}} -m warehouse.schedule {{args}}
+
+# Write Grafana's dashboards and alerts anew after a change of deploy/grafana/dashboards.py
+dashboards: setup
+    {{py}} deploy/grafana/dashboards.py
+
+# Take the pictures of docs/images anew (needs chromium and chromium-driver)
+screenshots: setup
+    {{py}} -m tests.page.screenshots
+
+# Install Airflow into an environment of its own, and test the DAGs of deploy/airflow in it
+airflow: setup
+    @test -x .cache/airflow/bin/airflow || (uv venv --quiet --python {{python}} .cache/airflow && uv pip install --quiet --python .cache/airflow/bin/python apache-airflow==3.3.2)
+    {{py}} -m pytest tests/deploy/test_airflow.py
 
 # All tests (those for real servers too, once `just servers` has started them)
 test *args: setup

@@ -23,6 +23,7 @@ from connectors.retrying import Retry
 log = logging.getLogger(__name__)
 
 _ESCAPE_MEASUREMENT = str.maketrans({",": r"\,", " ": r"\ "})
+_ESCAPE_TEXT = str.maketrans({'"': r"\"", "\\": r"\\"})
 _ESCAPE_TAG = str.maketrans({",": r"\,", "=": r"\=", " ": r"\ "})
 
 
@@ -57,12 +58,14 @@ def _safe(text: str) -> str:
     return text
 
 
-def fields(values: Mapping[str, float | int | bool | None]) -> bytes:
-    """The fields of a line: floats, integers and booleans; None is left out. Empty where all are."""
+def fields(values: Mapping[str, float | int | bool | str | None]) -> bytes:
+    """The fields of a line: floats, integers, booleans and text; None is left out. Empty where all are."""
     return ",".join(f"{key}={_value(value)}" for key, value in values.items() if value is not None).encode()
 
 
-def _value(value: float | int | bool) -> str:
+def _value(value: float | int | bool | str) -> str:
+    if isinstance(value, str):
+        return '"' + value.translate(_ESCAPE_TEXT) + '"'
     if isinstance(value, bool):
         return "true" if value else "false"
     return f"{value}i" if isinstance(value, int) else repr(value)

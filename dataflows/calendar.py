@@ -166,6 +166,14 @@ def _period(row: dict[str, str]) -> Period:
     return dt.date.fromisoformat(row["valid_from"]), dt.date.fromisoformat(row["valid_to"]) if row["valid_to"] else dt.date.max
 
 
+DELAY: Final = dt.timedelta(minutes=45)  # of a session's first bar: the source's 15 minutes, a poll or two, and spare
+
+
+def expected_session(calendar: Calendar, now: dt.datetime) -> Session:
+    """The newest session of which bars must be there at `now` (aware): open for `DELAY`, or over."""
+    return next(s for s in calendar.sessions_back(now.astimezone(CAIRO).date()) if s.open + DELAY <= now)
+
+
 @cache
 def egx(seeds: Path = SEEDS) -> Calendar:
     """The Egyptian Exchange's calendar from the files exchange_*.csv of the seeds."""

@@ -274,10 +274,21 @@ class Reporter:
     """
 
     def __init__(
-        self, metrics: Metrics, folder: Path, seconds: float, server: Callable[[], Server] | None, source: Callable[[], str]
+        self,
+        metrics: Metrics,
+        folder: Path,
+        seconds: float,
+        server: Callable[[], Server] | None,
+        source: Callable[[], str],
+        more: Callable[[], Iterable[bytes]] = tuple,
     ) -> None:
-        """:arg server: opens InfluxDB, None where it gets nothing."""
+        """
+        :arg server: opens InfluxDB, None where it gets nothing.
+        :arg source: what the bars are, for people.
+        :arg more: further lines for InfluxDB, with every report.
+        """
         self._metrics, self._folder, self._seconds, self._open, self._source = metrics, folder, seconds, server, source
+        self._more = more
         self._server: Server | None = None
         self._silenced: set[str] = set()
         self._ended = threading.Event()
@@ -328,7 +339,7 @@ class Reporter:
                 server = connect()
                 server.retention_seconds()
                 self._server = server
-            self._server.write(b"\n".join(lines(report)))
+            self._server.write(b"\n".join((*lines(report), *self._more())))
             self._silenced.discard("influxdb")
         except ConnectorError as failure:
             self._tell_once("influxdb", f"figures are not written: {failure}")

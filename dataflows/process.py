@@ -23,7 +23,7 @@ from bytewax.outputs import FixedPartitionedSink
 from connectors import kafka
 from connectors.errors import ConnectorError, Stopped, TransientError
 from connectors.influxdb import Server
-from dataflows import logs, metrics
+from dataflows import logs, market, metrics
 from dataflows.metrics import Metrics, Told
 from dataflows.progress import Handover, Progress, Reporter
 from dataflows.settings import EMBEDDED, Settings, SettingsError, load
@@ -180,6 +180,7 @@ def start(**legs: Callable[[Dataflow, Run], None]) -> Dataflow:
         settings.metrics.seconds,
         (lambda: influxdb(settings)) if settings.metrics.influxdb else None,
         lambda: run.progress.source,
+        (lambda: market.lines(settings.source.exchange, now())) if "live" in legs else tuple,
     )
     figures.start()
     _last_words.append(figures)

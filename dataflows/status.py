@@ -26,7 +26,7 @@ from connectors import kafka
 from connectors.errors import ConnectorError
 from dataflows import dead_letters, process
 from dataflows.bar import CAIRO
-from dataflows.calendar import Calendar, egx
+from dataflows.calendar import egx, expected_session
 from dataflows.live import MEASUREMENT
 from dataflows.process import LEGS
 from dataflows.reports import Figures, Report, is_alive, read_reports, span
@@ -34,7 +34,6 @@ from dataflows.settings import EMBEDDED, ROOT, Settings, SettingsError, load
 from dataflows.summary import listed
 
 LAG_LIMIT = 10_000  # messages that a leg may be behind
-DELAY = dt.timedelta(minutes=45)  # of the first bar after the opening: the source's 15 minutes, a poll or two, and spare
 
 
 class Fresh(msgspec.Struct):
@@ -84,7 +83,7 @@ def status(settings: Settings, now: dt.datetime) -> Status:
     Raises ConnectorError where a broker or store does not answer, SettingsError where the settings are wrong.
     """
     reports = read_reports(settings.path(settings.metrics.folder))
-    found = Status(now, expected_session(egx(), now), reports, {}, None, [], [], [])
+    found = Status(now, expected_session(egx(), now).date, reports, {}, None, [], [], [])
     if settings.kafka.bootstrap_servers == EMBEDDED:
         found.lag = {leg: figures.lag for leg, (_, figures) in found.figures().items() if figures.lag is not None}
     else:
@@ -98,11 +97,6 @@ def status(settings: Settings, now: dt.datetime) -> Status:
     found.quality = quality(settings)
     found.attention = list(attention(found))
     return found
-
-
-def expected_session(calendar: Calendar, now: dt.datetime) -> dt.date:
-    """The session whose bars must be there: today's, once it has been open for `DELAY`, else the one before."""
-    return next(session.date for session in calendar.sessions_back(now.astimezone(CAIRO).date()) if session.open + DELAY <= now)
 
 
 def freshness(settings: Settings, expected: dt.date) -> list[Fresh]:

@@ -4,7 +4,7 @@ import os
 
 from hypothesis import HealthCheck, settings
 
-pytest_plugins = ["tests.servers.fixtures", "tests.egxpy_double"]
+pytest_plugins = ["tests.servers.fixtures", "tests.browsers", "tests.egxpy_double"]
 
 # Properties: a few seconds each by default; EGX_HYPOTHESIS_PROFILE=long looks 30 times further.
 _SLOW = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]

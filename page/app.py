@@ -1,0 +1,333 @@
+"""The page itself: `streamlit run page/app.py`, or `just page`. Each block looks again every few seconds by itself."""
+
+from __future__ import annotations
+
+import datetime as dt
+import sqlite3
+import sys
+import time
+from base64 import b64encode
+from html import escape
+from pathlib import Path
+
+import streamlit as st
+from lightweight_charts_v5 import lightweight_charts_v5_component
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # Streamlit runs this file as a script
+
+from dataflows.bar import CAIRO
+from dataflows.calendar import egx
+from dataflows.reports import is_alive, read_reports, span
+from dataflows.settings import Settings, SettingsError, load
+from dataflows.status import gold_folder
+from page import stores
+from page.chart import DOWN, UP, panes
+from page.stores import Quote
+
+EVERY = 2.0  # seconds from one look to the next
+PIPELINE_EVERY = 5.0
+NOT_YET = "There is no live store yet: run `just demo`, or start the legs, and this page fills by itself."
+CSS = """
+<style>
+.block-container { padding: 1rem 1.2rem 2rem; max-width: 1500px; }
+header[data-testid="stHeader"] { background: transparent; height: 0; }
+h1, h2, h3 { letter-spacing: -.01em; }
+.egx-head { display: flex; flex-wrap: wrap; gap: .4rem 1rem; align-items: baseline; }
+.egx-head b { font-size: 1.35rem; }
+.egx-tag { padding: .1rem .55rem; border-radius: 1rem; font-size: .8rem; background: #23303c; white-space: nowrap; }
+.egx-tag.warn { background: #5b4300; color: #ffd873; }
+.egx-tag.good { background: #10443b; color: #7fe3cf; }
+.egx-figures { display: flex; flex-wrap: wrap; gap: .6rem; margin: .2rem 0; }
+.egx-figure { background: #182029; border-radius: .5rem; padding: .45rem .8rem; flex: 1 1 8rem; }
+.egx-figure small { display: block; color: #98a4b0; }
+.egx-figure span { font-size: 1.15rem; font-variant-numeric: tabular-nums; }
+table.egx { width: 100%; border-collapse: collapse; font-size: .88rem; }
+table.egx th { text-align: left; color: #98a4b0; font-weight: 500; border-bottom: 1px solid #2a3642; padding: .25rem .5rem; }
+table.egx td { padding: .25rem .5rem; border-bottom: 1px solid #1b2530; }
+table.egx .n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+table.egx .ar { direction: rtl; text-align: right; }
+.up { color: #3fc9b4; } .down { color: #ff7b78; } .dim { color: #98a4b0; }
+.egx-breadth { display: flex; height: .7rem; border-radius: .35rem; overflow: hidden; margin: .35rem 0; background: #2a3642; }
+@media (max-width: 640px) {
+  .block-container { padding: .6rem .5rem 2rem; }
+  table.egx .wide { display: none; }
+  table.egx th, table.egx td { padding: .25rem .3rem; }
+}
+</style>
+"""
+
+
+@st.cache_resource
+def settings() -> Settings:
+    return load()
+
+
+@st.cache_data
+def companies() -> dict[str, stores.Company]:
+    return stores.companies()
+
+
+def quotes() -> list[Quote]:
+    """The market now; empty while there is no store."""
+    chosen = settings()
+    try:
+        return stores.quotes(chosen.path(chosen.live.sqlite), chosen.source.exchange, companies())
+    except sqlite3.Error:
+        return []
+
+
+def tone(change: float | None) -> str:
+    return "dim" if not change else "up" if change > 0 else "down"
+
+
+def price(value: float) -> str:
+    return f"{value:,.2f}" if value >= 2 else f"{value:,.3f}"
+
+
+def percent(change: float | None) -> str:
+    return "–" if change is None else f"{change:+.2%}"
+
+
+def figure(label: str, value: str, style: str = "") -> str:
+    return f'<div class="egx-figure"><small>{escape(label)}</small><span class="{style}">{escape(value)}</span></div>'
+
+
+def spark(closes: tuple[float, ...]) -> str:
+    """A small line of the last closes."""
+    if len(closes) < 2:
+        return ""
+    low, high = min(closes), max(closes)
+    points = " ".join(
+        f"{96 * i / (len(closes) - 1):.1f},{20 - 18 * (close - low) / ((high - low) or 1):.1f}" for i, close in enumerate(closes)
+    )
+    colour = UP if closes[-1] >= closes[0] else DOWN
+    line = f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.4"/>'
+    svg = f'<svg xmlns="http://www.w3.org/2000/svg" width="96" height="22">{line}</svg>'
+    return f'<img alt="" width="96" height="22" src="data:image/svg+xml;base64,{b64encode(svg.encode()).decode()}">'
+
+
+def html_table(header: list[tuple[str, str]], rows: list[list[str]]) -> str:
+    """A table: its columns as (title, CSS class), its cells as HTML."""
+    head = "".join(f'<th class="{style}">{title}</th>' for title, style in header)
+    body = "".join(
+        "<tr>" + "".join(f'<td class="{style}">{cell}</td>' for cell, (_, style) in zip(row, header, strict=True)) + "</tr>"
+        for row in rows
+    )
+    head = f"<thead><tr>{head}</tr></thead>" if any(title for title, _ in header) else ""
+    return f'<table class="egx">{head}<tbody>{body}</tbody></table>'
+
+
+@st.fragment(run_every=EVERY)
+def head() -> None:
+    market, now = quotes(), dt.datetime.now(dt.UTC)
+    cairo = now.astimezone(CAIRO)
+    session = egx().session(cairo.date())
+    is_open = session is not None and session.open <= now < session.close
+    tags = [f'<span class="egx-tag{" good" if is_open else ""}">{"session open" if is_open else "session closed"}</span>']
+    if any(quote.source == "simulated" for quote in market):
+        tags.append('<span class="egx-tag warn">simulated: not real prices</span>')
+    tags.append(f'<span class="egx-tag">Cairo {cairo:%a %d %b, %H:%M:%S}</span>')
+    st.html(f'<div class="egx-head"><b>EGX market</b>{"".join(tags)}</div>')
+    if not market:
+        st.info(NOT_YET)
+        return
+    rising, falling = (sum((quote.change or 0) * sign > 0 for quote in market) for sign in (1, -1))
+    value = sum(quote.price * (quote.volume or 0) for quote in market if quote.company.currency == "EGP")
+    newest = max((quote.ingested_at for quote in market if quote.ingested_at), default=None)
+    figures = [
+        figure("Companies", str(len(market))),
+        figure("Rising", str(rising), "up"),
+        figure("Falling", str(falling), "down"),
+        figure("Unchanged", str(len(market) - rising - falling)),
+        figure("Value traded, about", f"EGP {value / 1e6:,.0f} M"),
+        figure("Newest bar", f"{span((now - newest).total_seconds())} ago" if newest else "–"),
+    ]
+    share = [100 * part / len(market) for part in (rising, falling)]
+    breadth = f'<i style="width:{share[0]:.1f}%;background:{UP}"></i><i style="width:{100 - sum(share):.1f}%"></i>'
+    breadth += f'<i style="width:{share[1]:.1f}%;background:{DOWN}"></i>'
+    label = f"{rising} rising, {falling} falling"
+    st.html(f'<div class="egx-figures">{"".join(figures)}</div>')
+    st.html(f'<div class="egx-breadth" role="img" aria-label="{label}">{breadth}</div>')
+
+
+@st.fragment(run_every=EVERY)
+def chart() -> None:
+    market = quotes()
+    if not market:
+        return
+    chosen = settings()
+    path, exchange = chosen.path(chosen.live.sqlite), chosen.source.exchange
+    left, right = st.columns([2, 1])
+    symbols = [quote.symbol for quote in market]
+    first = next((symbol for symbol in chosen.source.symbols if symbol in symbols), symbols[0])
+    symbol = left.selectbox("Symbol", symbols, symbols.index(first), key="symbol")
+    interval = right.selectbox("Interval", stores.intervals(path, exchange, symbol), key="interval")
+    frame = stores.bars(path, exchange, symbol, interval, 500)
+    if frame.empty:
+        st.info(f"{symbol} has no {interval} bar with prices yet.")
+        return
+    intraday = interval not in ("Daily", "Weekly", "Monthly")
+    company = companies().get(symbol)
+    label = f"{symbol}  {company.name}" if company else symbol
+    lightweight_charts_v5_component(
+        label,
+        charts=panes(frame, label, intraday),
+        height=610,
+        zoom_level=120,
+        key=f"chart-{symbol}-{interval}",
+    )
+
+
+@st.fragment(run_every=EVERY)
+def leaders() -> None:
+    market = quotes()
+    if not market:
+        return
+    moved = [quote for quote in market if quote.change is not None]
+    by_change = sorted(moved, key=lambda quote: quote.change or 0, reverse=True)
+    columns = [("", ""), ("", "n"), ("", "n")]
+
+    def rows(some: list[Quote]) -> list[list[str]]:
+        return [
+            [
+                f"<b>{escape(quote.symbol)}</b>",
+                price(quote.price),
+                f'<span class="{tone(quote.change)}">{percent(quote.change)}</span>',
+            ]
+            for quote in some
+        ]
+
+    st.markdown("##### Gainers")
+    st.html(html_table(columns, rows([quote for quote in by_change if (quote.change or 0) > 0][:5])))
+    st.markdown("##### Losers")
+    st.html(html_table(columns, rows([quote for quote in by_change[::-1] if (quote.change or 0) < 0][:5])))
+    st.markdown("##### Volume leaders")
+    by_volume = sorted(market, key=lambda quote: quote.volume or 0, reverse=True)[:5]
+    cells = [
+        [
+            f"<b>{escape(quote.symbol)}</b>",
+            f"{quote.volume or 0:,}",
+            f"{escape(quote.company.currency)} {quote.price * (quote.volume or 0) / 1e6:,.1f} M",
+        ]
+        for quote in by_volume
+    ]
+    st.html(html_table([("", ""), ("shares", "n"), ("value", "n")], cells))
+
+
+@st.fragment(run_every=EVERY)
+def table() -> None:
+    market = quotes()
+    if not market:
+        return
+    st.markdown("##### Market")
+    header = [("Symbol", ""), ("Company", "wide"), ("الشركة", "ar"), ("Last", "n"), ("Change", "n")]
+    header += [("Volume", "n wide"), ("30 sessions", "wide"), ("Day", "n wide")]
+    rows = [
+        [
+            f"<b>{escape(quote.symbol)}</b>",
+            escape(quote.company.name),
+            f'<span dir="rtl" lang="ar">{escape(quote.company.name_ar)}</span>',
+            price(quote.price)
+            + (f' <span class="dim">{escape(quote.company.currency)}</span>' if quote.company.currency != "EGP" else ""),
+            f'<span class="{tone(quote.change)}">{percent(quote.change)}</span>',
+            "–" if quote.volume is None else f"{quote.volume:,}",
+            spark(quote.closes),
+            f'<span class="dim">{quote.time.astimezone(CAIRO):%Y-%m-%d}</span>',
+        ]
+        for quote in market
+    ]
+    st.html(html_table(header, rows))
+
+
+@st.fragment(run_every=PIPELINE_EVERY)
+def pipeline() -> None:
+    st.markdown("##### Pipeline")
+    chosen, now = settings(), time.time()
+    reports = read_reports(chosen.path(chosen.metrics.folder))
+    rows = []
+    for report in reports:
+        for leg, figures in report.figures.items():
+            alive = is_alive(report, now)
+            state = "runs" if alive else "failed" if report.error else "ended" if report.ended else "down"
+            style = {"runs": "up", "ended": "dim"}.get(state, "down")
+            latency = figures.latency_p99_seconds
+            rows.append(
+                [
+                    f"<b>{escape(leg)}</b>",
+                    f'<span class="{style}">{state}</span>',
+                    f"{figures.written:,}",
+                    f"{figures.per_second:,.0f}/s" if alive else "",
+                    f"{figures.rejected:,}",
+                    "" if figures.lag is None else f"{figures.lag:,}",
+                    "" if latency is None else span(latency),
+                ]
+            )
+    header = [("Leg", ""), ("", ""), ("Written", "n"), ("Rate", "n wide"), ("Rejected", "n"), ("Lag", "n"), ("p99", "n")]
+    st.html(html_table(header, rows) if rows else '<span class="dim">No leg has reported yet.</span>')
+    for report in reports:
+        if report.error:
+            st.error(report.error)
+    st.caption("p99: from a bar's ingestion until it can be queried. The archive is written once an epoch, 10 s.")
+
+
+@st.fragment(run_every=PIPELINE_EVERY)
+def quality() -> None:
+    st.markdown("##### Data quality")
+    counts = "COUNT(*) FILTER (status = 'ok') AS ok, COUNT(*) FILTER (status <> 'ok') AS warn"
+    query = f"SELECT check_name, {counts} FROM view GROUP BY 1 ORDER BY warn DESC, 1"  # noqa: S608 - names of ours
+    checks = stores.gold(gold_folder(), "vw_gold_data_quality", query)
+    if checks is None:
+        st.html('<span class="dim">The warehouse has not run yet: <code>just warehouse</code> fills this.</span>')
+        return
+    rows = [
+        [escape(row.check_name), f"{row.ok:,}", f'<span class="{"down" if row.warn else "dim"}">{row.warn:,}</span>']
+        for row in checks.itertuples()
+    ]
+    st.html(html_table([("Check", ""), ("ok", "n"), ("to look at", "n")], rows))
+    breadth = stores.gold(
+        gold_folder(),
+        "vw_gold_market_breadth",
+        "SELECT trade_date, advancers, decliners, new_highs_52w, new_lows_52w, above_ma_30d_pct"
+        " FROM view ORDER BY trade_date DESC LIMIT 5",
+    )
+    if breadth is not None and len(breadth):
+        st.markdown("##### Breadth of the last sessions")
+        rows = [
+            [
+                f"{row.trade_date:%Y-%m-%d}",
+                f'<span class="up">{row.advancers}</span>',
+                f'<span class="down">{row.decliners}</span>',
+                f"{row.new_highs_52w} / {row.new_lows_52w}",
+                "–" if row.above_ma_30d_pct != row.above_ma_30d_pct else f"{row.above_ma_30d_pct:.0f} %",
+            ]
+            for row in breadth.itertuples()
+        ]
+        header = [("Day", ""), ("rising", "n"), ("falling", "n"), ("52-week highs / lows", "n"), ("above 30-day mean", "n wide")]
+        st.html(html_table(header, rows))
+
+
+def main() -> None:
+    st.set_page_config("EGX market", page_icon=":chart_with_upwards_trend:", layout="wide")
+    st.html(CSS)
+    try:
+        settings()
+    except SettingsError as error:
+        st.error(str(error))
+        return
+    if settings().live.store != "sqlite":
+        st.warning("The live store is InfluxDB: Grafana shows it (docs/operations.md). This page reads the embedded stores.")
+    head()
+    left, right = st.columns([3, 1])
+    with left:
+        chart()
+    with right:
+        leaders()
+    table()
+    left, right = st.columns(2)
+    with left:
+        pipeline()
+    with right:
+        quality()
+
+
+main()

@@ -1,0 +1,123 @@
+"""What the page shows, read from the live store and the published gold layer; neither reader holds up a writer.
+
+The live store is opened read-only for each look (SQLite's write-ahead log lets a reader see a whole state beside the
+writer), and gold is read from the Parquet files that the warehouse replaces whole.
+"""
+
+from __future__ import annotations
+
+import csv
+import datetime as dt
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+import duckdb
+import pandas as pd
+
+from dataflows.calendar import SEEDS
+from dataflows.live import MEASUREMENT
+
+_DAILY = f"""
+SELECT datetime, close, volume, source, ingestion_timestamp
+FROM {MEASUREMENT}
+WHERE exchange = ? AND symbol = ? AND interval = ? AND close IS NOT NULL
+ORDER BY datetime DESC
+LIMIT ?
+"""  # noqa: S608 - names of ours
+_SYMBOLS = f"SELECT DISTINCT symbol FROM {MEASUREMENT} WHERE exchange = ? ORDER BY symbol"  # noqa: S608
+_BARS = f"""
+SELECT datetime, open, high, low, close, volume
+FROM {MEASUREMENT}
+WHERE exchange = ? AND symbol = ? AND interval = ? AND open IS NOT NULL AND high IS NOT NULL AND low IS NOT NULL
+  AND close IS NOT NULL
+ORDER BY datetime DESC
+LIMIT ?
+"""  # noqa: S608
+SPARK_DAYS = 30
+
+
+class Company(NamedTuple):
+    """A company's names, in English and Arabic, and the currency of its prices."""
+
+    name: str
+    name_ar: str
+    currency: str
+
+
+class Quote(NamedTuple):
+    """A symbol now: its last price, the change since the close of the session before, and its last closes, oldest first."""
+
+    symbol: str
+    company: Company
+    time: dt.datetime
+    price: float
+    change: float | None
+    """A fraction of the close before."""
+    volume: int | None
+    closes: tuple[float, ...]
+    source: str | None
+    ingested_at: dt.datetime | None
+
+
+def companies(seeds: Path = SEEDS) -> dict[str, Company]:
+    """Symbol -> company, from the warehouse's seed."""
+    with (seeds / "companies.csv").open(encoding="utf-8", newline="") as file:
+        return {row["symbol"]: Company(row["name_en"], row["name_ar"], row["currency"]) for row in csv.DictReader(file)}
+
+
+def _read_only(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=2)
+    connection.execute("PRAGMA query_only = ON")
+    return connection
+
+
+def quotes(path: Path, exchange: str, known: dict[str, Company]) -> list[Quote]:
+    """The last daily bar of each symbol of the live store, by symbol. Raises sqlite3.Error, as while there is no store."""
+    found = []
+    with closing(_read_only(path)) as connection:
+        for (symbol,) in connection.execute(_SYMBOLS, (exchange,)).fetchall():
+            rows = connection.execute(_DAILY, (exchange, symbol, "Daily", SPARK_DAYS)).fetchall()
+            if not rows:
+                continue
+            time, price, volume, source, ingested = rows[0]
+            found.append(
+                Quote(
+                    symbol,
+                    known.get(symbol, Company(symbol, "", "EGP")),
+                    dt.datetime.fromisoformat(time),
+                    price,
+                    price / rows[1][1] - 1 if len(rows) > 1 else None,
+                    volume,
+                    tuple(row[1] for row in reversed(rows)),
+                    source,
+                    dt.datetime.fromisoformat(ingested) if ingested else None,
+                )
+            )
+    return found
+
+
+def bars(path: Path, exchange: str, symbol: str, interval: str, limit: int) -> pd.DataFrame:
+    """The newest bars of a symbol, oldest first: time (UTC), open, high, low, close, volume; those without a price left out."""
+    with closing(_read_only(path)) as connection:
+        rows = connection.execute(_BARS, (exchange, symbol, interval, limit)).fetchall()
+    frame = pd.DataFrame(rows[::-1], columns=["time", "open", "high", "low", "close", "volume"])
+    return frame.assign(time=pd.to_datetime(frame["time"], utc=True, format="ISO8601"))
+
+
+def intervals(path: Path, exchange: str, symbol: str) -> list[str]:
+    """The intervals that the live store has of a symbol."""
+    query = f"SELECT DISTINCT interval FROM {MEASUREMENT} WHERE exchange = ? AND symbol = ? ORDER BY interval DESC"  # noqa: S608
+    with closing(_read_only(path)) as connection:
+        return [interval for (interval,) in connection.execute(query, (exchange, symbol))]
+
+
+def gold(folder: Path, view: str, query: str) -> pd.DataFrame | None:
+    """The result of a query over a published view, named `view` in it; None where there is no such file yet."""
+    file = folder / f"{view}.parquet"
+    if not file.exists():
+        return None
+    with closing(duckdb.connect()) as connection:
+        connection.execute(f"CREATE VIEW view AS FROM read_parquet('{str(file).replace(chr(39), chr(39) * 2)}')")
+        return connection.execute(query).fetchdf()

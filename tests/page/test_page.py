@@ -1,0 +1,124 @@
+"""The page in a headless Chromium, over stores that the main job fills."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium.webdriver import Chrome
+from selenium.webdriver.common.by import By
+
+from dataflows.bar import CAIRO
+from tests.dataflows.jobs import Folder, wait_for
+from tests.page.browser import browser, page
+
+pytestmark = pytest.mark.browser
+SYMBOLS = ["COMI", "ETEL", "EKHO"]
+SESSION: dict[str, Any] = {"symbols": SYMBOLS, "simulated": {"speed": 0, "history_sessions": 70, "minutes": 60}}
+
+
+def rows(driver: Chrome) -> dict[str, list[str]]:
+    """The cells of the market's table, by symbol, as they are seen."""
+    script = """return [...document.querySelectorAll('table.egx')]
+        .filter(table => table.querySelector('[lang=ar]'))
+        .flatMap(table => [...table.tBodies[0].rows].map(row =>
+            [...row.cells].filter(cell => cell.offsetParent).map(cell => cell.innerText.trim())))"""
+    return {cells[0]: cells for cells in driver.execute_script(script)}
+
+
+def chart_is_drawn(driver: Chrome) -> bool:
+    """Whether the candles' frame has canvases that are not of one colour."""
+    for frame in driver.find_elements(By.TAG_NAME, "iframe"):
+        driver.switch_to.frame(frame)
+        drawn = driver.execute_script(
+            """return [...document.querySelectorAll('canvas')].some(canvas => {
+                const pixels = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
+                const colours = new Set();
+                for (let i = 0; i < pixels.length; i += 16) colours.add(pixels[i] + ',' + pixels[i + 1] + ',' + pixels[i + 2]);
+                return colours.has('38,166,154') && colours.has('239,83,80');
+            })"""
+        )
+        driver.switch_to.default_content()
+        if drawn:
+            return True
+    return False
+
+
+def console_errors(driver: Chrome) -> list[str]:
+    return [entry["message"] for entry in driver.get_log("browser") if entry["level"] == "SEVERE"]
+
+
+class Shown:
+    """The page over a filled store."""
+
+    def __init__(self, folder: Folder, address: str) -> None:
+        self.folder, self.address = folder, address
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
+    folder = Folder(tmp_path_factory.mktemp("page"), source=SESSION)
+    job = folder.run("main")
+    assert job.process.returncode == 0, job.output
+    with page(folder) as address:
+        yield Shown(folder, address)
+
+
+@pytest.fixture
+def driver(shown: Shown, tmp_path: Path) -> Iterator[Chrome]:
+    with browser(tmp_path / "profile") as driver:
+        driver.get(shown.address)
+        wait_for(lambda: set(rows(driver)) == set(SYMBOLS), "the market's table")
+        yield driver
+
+
+def test_it_shows_the_market_and_follows_a_new_bar_without_an_error(shown: Shown, driver: Chrome) -> None:
+    text = driver.find_element(By.TAG_NAME, "body").text
+    assert "simulated: not real prices" in text
+    for title in ("Gainers", "Losers", "Volume leaders", "Market", "Pipeline", "Data quality"):
+        assert title in text, title
+    wait_for(lambda: chart_is_drawn(driver), "candles, rising and falling")
+
+    names = driver.find_elements(By.CSS_SELECTOR, "table.egx span[lang=ar]")
+    assert {name.text for name in names} >= {"البنك التجاري الدولي (مصر)", "الشركة المصرية للاتصالات"}
+    assert {name.value_of_css_property("direction") for name in names} == {"rtl"}
+
+    before = rows(driver)["COMI"]
+    day = dt.datetime.now(CAIRO).replace(hour=10, minute=0, second=0, microsecond=0).isoformat()
+    bars = shown.folder.path / "bars.csv"
+    bars.write_text(f"symbol,interval,datetime,open,high,low,close,volume\nCOMI,Daily,{day},100,130,99,123.45,987654\n")
+    replay = {"source": {"kind": "replay", "replay": {"path": "bars.csv"}}}
+    shown.folder.configure(**replay)
+    assert shown.folder.run("main").process.returncode == 0
+    wait_for(lambda: "123.45" in rows(driver).get("COMI", []), f"the new price after {before}")
+    assert "987,654" in rows(driver)["COMI"]
+    wait_for(lambda: chart_is_drawn(driver), "candles after the update")
+    assert console_errors(driver) == []
+
+
+def test_on_a_phone_nothing_is_cut_off_and_the_arabic_names_stay(shown: Shown, tmp_path: Path) -> None:
+    with browser(tmp_path / "profile", width=390, height=844) as driver:
+        driver.get(shown.address)
+        wait_for(lambda: set(rows(driver)) == set(SYMBOLS), "the market's table")
+        assert driver.execute_script("return document.documentElement.scrollWidth") <= 390
+        wide = driver.execute_script(
+            "return [...document.querySelectorAll('table.egx')].filter(t => t.getBoundingClientRect().right > 391).length"
+        )
+        assert wide == 0
+        assert [len(cells) for cells in rows(driver).values()] == [4, 4, 4], "symbol, Arabic name, price, change"
+        assert "البنك التجاري الدولي (مصر)" in rows(driver)["COMI"]
+        assert console_errors(driver) == []
+
+
+def test_without_a_store_it_says_what_to_do_and_fills_by_itself(tmp_path: Path) -> None:
+    folder = Folder(tmp_path, source={**SESSION, "symbols": ["COMI"]})
+    with page(folder) as address, browser(tmp_path / "profile") as driver:
+        driver.get(address)
+        wait_for(lambda: "There is no live store yet" in driver.find_element(By.TAG_NAME, "body").text, "the hint")
+        assert folder.run("main").process.returncode == 0
+        wait_for(lambda: "COMI" in rows(driver), "the market, without a reload")
+        wait_for(lambda: "There is no live store yet" not in driver.find_element(By.TAG_NAME, "body").text, "no more hint")
+        assert console_errors(driver) == []

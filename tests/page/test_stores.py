@@ -1,0 +1,98 @@
+"""What the page reads: right, whole, and in nobody's way."""
+
+from __future__ import annotations
+
+import datetime as dt
+import sqlite3
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from connectors.sqlite import open_table
+from dataflows import summary
+from dataflows.live import TABLE
+from page import stores
+
+DAY = dt.datetime(2025, 12, 7, 8, tzinfo=dt.UTC)
+
+
+def write(path: Path, *rows: tuple[str, str, dt.datetime, float | None]) -> None:
+    """Writes bars: symbol, interval, start, close."""
+    connection = open_table(path, TABLE)
+    with connection:
+        connection.executemany(
+            TABLE.upsert(),
+            [
+                ("EGX", symbol, interval, start.isoformat(), close, close, close, close, 100, 1, start.isoformat(), "test")
+                for symbol, interval, start, close in rows
+            ],
+        )
+    connection.close()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    path = tmp_path / "live.sqlite"
+    days = [DAY + dt.timedelta(days=number) for number in range(40)]
+    write(path, *[("COMI", "Daily", day, 10.0 + number) for number, day in enumerate(days)], ("ETEL", "Daily", DAY, 5.0))
+    write(
+        path, ("COMI", "1 Minute", DAY, 1.0), ("SWDY", "1 Minute", DAY, 1.0), ("COMI", "Daily", days[-1] + dt.timedelta(1), None)
+    )
+    return path
+
+
+def test_quotes_are_the_last_daily_bar_with_a_price_and_the_change_since_the_one_before(store: Path) -> None:
+    comi, etel = stores.quotes(store, "EGX", stores.companies())
+    assert (comi.symbol, comi.price, comi.volume, comi.source) == ("COMI", 49.0, 100, "test")
+    assert comi.change == pytest.approx(49 / 48 - 1)
+    assert comi.closes == tuple(float(price) for price in range(20, 50))
+    assert comi.company == stores.Company("Commercial International Bank (Egypt)", "البنك التجاري الدولي (مصر)", "EGP")
+    assert comi.ingested_at == comi.time == DAY + dt.timedelta(days=39)
+    assert (etel.symbol, etel.price, etel.change) == ("ETEL", 5.0, None)
+
+
+def test_quotes_agree_with_the_summary_of_the_terminal(store: Path) -> None:
+    theirs = {quote.symbol: (quote.close, quote.change) for quote in summary.quotes(store) if quote.symbol != "SWDY"}
+    assert {quote.symbol: (quote.price, quote.change) for quote in stores.quotes(store, "EGX", {})} == theirs
+
+
+def test_bars_are_the_newest_oldest_first_and_only_whole_ones(store: Path) -> None:
+    frame = stores.bars(store, "EGX", "COMI", "Daily", 3)
+    assert list(frame["close"]) == [47.0, 48.0, 49.0]
+    assert str(frame["time"].dt.tz) == "UTC"
+    assert stores.bars(store, "EGX", "NONE", "Daily", 3).empty
+    assert stores.intervals(store, "EGX", "COMI") == ["Daily", "1 Minute"]
+
+
+def test_a_reader_sees_the_state_before_an_open_write_and_does_not_hold_it_up(store: Path) -> None:
+    writer = open_table(store, TABLE)
+    writer.execute("BEGIN IMMEDIATE")
+    writer.execute(f"UPDATE {TABLE.name} SET close = 77 WHERE symbol = 'ETEL'")
+    assert stores.quotes(store, "EGX", {})[1].price == 5.0
+    writer.commit()
+    assert stores.quotes(store, "EGX", {})[1].price == 77.0
+    reader = stores._read_only(store)
+    reader.execute("BEGIN")
+    reader.execute(f"SELECT * FROM {TABLE.name}").fetchone()
+    writer.execute(f"UPDATE {TABLE.name} SET close = 78 WHERE symbol = 'ETEL'")
+    writer.commit()
+    reader.close()
+    writer.close()
+
+
+def test_a_reader_cannot_write(store: Path) -> None:
+    connection = stores._read_only(store)
+    with pytest.raises(sqlite3.OperationalError):
+        connection.execute(f"DELETE FROM {TABLE.name}")
+    connection.close()
+
+
+def test_gold_is_none_until_it_is_published_and_then_its_rows(tmp_path: Path) -> None:
+    folder = tmp_path / "it's gold"
+    folder.mkdir()
+    assert stores.gold(folder, "vw", "SELECT * FROM view") is None
+    duckdb.connect().execute(f"COPY (SELECT 42 AS answer) TO '{folder.as_posix().replace(chr(39), chr(39) * 2)}/vw.parquet'")
+    frame = stores.gold(folder, "vw", "SELECT answer FROM view")
+    assert frame is not None
+    assert list(frame["answer"]) == [42]

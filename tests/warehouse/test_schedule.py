@@ -1,0 +1,123 @@
+"""When the warehouse runs, what happens when it fails, and what a health check sees."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dataflows.bar import CAIRO
+from dataflows.calendar import egx
+from dataflows.settings import S3, Archive, InfluxDB, Settings
+from tests.dataflows.jobs import ROOT, Folder, wait_for
+from warehouse import schedule
+from warehouse.schedule import Runner, State, next_run
+
+
+def cairo(text: str) -> dt.datetime:
+    return dt.datetime.fromisoformat(text).replace(tzinfo=CAIRO).astimezone(dt.UTC)
+
+
+@pytest.mark.parametrize(
+    ("after", "expected"),
+    [
+        ("2025-12-07T01:59", "2025-12-07T02:00"),
+        ("2025-12-07T02:00", "2025-12-07T15:00"),  # a session of 10:00 to 14:30
+        ("2025-12-07T15:00", "2025-12-08T02:00"),
+        ("2025-12-04T16:00", "2025-12-05T02:00"),  # Friday has no session
+        ("2025-12-05T02:00", "2025-12-06T02:00"),
+        ("2025-03-10T03:00", "2025-03-10T14:00"),  # Ramadan closes at 13:30
+        ("2025-04-24T23:00", "2025-04-25T02:00"),  # the night in which summer time begins
+    ],
+)
+def test_it_runs_at_two_in_the_night_and_after_the_close_by_cairo_s_clock(after: str, expected: str) -> None:
+    assert next_run(cairo(after), egx()) == cairo(expected)
+
+
+@given(st.integers(1_640_995_200, 1_798_675_200))  # 2022 to 2026
+def test_there_is_always_a_next_run_within_a_day_and_an_hour(seconds: int) -> None:
+    after = dt.datetime.fromtimestamp(seconds, dt.UTC)
+    assert dt.timedelta() < next_run(after, egx()) - after <= dt.timedelta(hours=25)
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("EGX_WAREHOUSE", str(tmp_path))
+    return tmp_path
+
+
+def settings(url: str = "data/archive/streaming/", s3: S3 | None = None) -> Settings:
+    Settings.file = Path("/somewhere/config.yaml")
+    return Settings.model_construct(archive=Archive(url=url, s3=s3 or S3()), influxdb=InfluxDB())
+
+
+def test_the_warehouse_gets_the_archive_that_the_stream_writes() -> None:
+    assert schedule.environment(settings())["EGX_WAREHOUSE_ARCHIVE"] == "/somewhere/data/archive"
+    found = schedule.environment(settings("s3://bucket/streaming/", S3(endpoint_url="http://s3:7070", region="eu-south-1")))
+    assert found["EGX_WAREHOUSE_ARCHIVE"] == "s3://bucket"
+    assert (found["AWS_ENDPOINT_URL_S3"], found["AWS_REGION"]) == ("http://s3:7070", "eu-south-1")
+
+
+def runs(place: Path, fail: int) -> tuple[State, int]:
+    """A command that fails so many times, and how often it ran."""
+    counter = place / "count"
+    code = f"import pathlib, sys; p = pathlib.Path({str(counter)!r}); n = len(p.read_text()) if p.exists() else 0"
+    code += f"; p.write_text('x' * (n + 1)); sys.exit(n < {fail})"
+    state = Runner(settings(), threading.Event(), [sys.executable, "-c", code], retry_seconds=0).run()
+    return state, len(counter.read_text())
+
+
+@pytest.mark.parametrize(("fail", "ok", "times"), [(0, True, 1), (2, True, 3), (9, False, 3)])
+def test_a_failed_run_is_tried_again_twice(place: Path, fail: int, ok: bool, times: int) -> None:
+    state, ran = runs(place, fail)
+    assert (state.ok, ran) == (ok, times)
+
+
+def test_asked_to_end_it_ends_the_run_and_does_not_try_again() -> None:
+    stop = threading.Event()
+    threading.Timer(0.2, stop.set).start()
+    state = Runner(settings(), stop, [sys.executable, "-c", "import time; time.sleep(600)"]).run()
+    assert state.ok is False
+    assert state.seconds is not None
+    assert state.seconds < 60
+
+
+def test_a_health_check_sees_a_run_that_is_due_failed_or_missed(place: Path) -> None:
+    now = cairo("2025-12-07T12:00")
+    assert schedule.failing(now) == f"the schedule has never run: there is no {place / 'schedule.json'}"
+    schedule.write_state(State(next_run(now, egx()), now, 5.0, True))
+    assert schedule.failing(now) is None
+    schedule.write_state(State(next_run(now, egx()), now, 5.0, False))
+    assert schedule.failing(now) == "the last warehouse run failed: its log says why"
+    schedule.write_state(State(cairo("2025-12-06T02:00"), now, 5.0, True))
+    assert schedule.failing(now) == ("the warehouse run of 2025-12-06 00:00 UTC has not taken place: start the schedule again")
+
+
+def test_started_it_brings_gold_up_to_date_at_once_and_ends_cleanly_when_asked(tmp_path: Path) -> None:
+    folder = Folder(tmp_path, source={"symbols": ["COMI"], "simulated": {"speed": 0, "history_sessions": 5, "minutes": 5}})
+    assert folder.run("main").process.returncode == 0
+    warehouse = tmp_path / "warehouse"
+    environment = folder.environment(EGX_WAREHOUSE=str(warehouse))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "warehouse.schedule"], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        state = warehouse / "schedule.json"
+        wait_for(lambda: state.exists() and json.loads(state.read_text())["ok"] is True, "a run", 120)
+        assert (warehouse / "gold" / "vw_gold_market_snapshot.parquet").exists()
+        healthy = [sys.executable, "-m", "warehouse.schedule", "--healthy"]
+        assert subprocess.run(healthy, cwd=ROOT, env=environment, check=False, timeout=60).returncode == 0
+        process.send_signal(signal.SIGTERM)
+        errors = process.communicate(timeout=30)[1]
+        assert process.returncode == 0, errors
+        assert "the next warehouse run is at" in errors
+    finally:
+        process.kill()
