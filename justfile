@@ -72,9 +72,12 @@ dashboards: setup
 screenshots: setup
     {{py}} -m tests.page.screenshots
 
-# Install Airflow into an environment of its own, and test the DAGs of deploy/airflow in it
-airflow: setup
+# Install Airflow into an environment of its own
+airflow-install: setup
     @test -x .cache/airflow/bin/airflow || (uv venv --quiet --python {{python}} .cache/airflow && uv pip install --quiet --python .cache/airflow/bin/python apache-airflow==3.3.2)
+
+# Test the DAGs of deploy/airflow in a real Airflow
+airflow: airflow-install
     {{py}} -m pytest tests/deploy/test_airflow.py
 
 # All tests (those for real servers too, once `just servers` has started them)
