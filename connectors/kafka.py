@@ -270,6 +270,8 @@ class _ReaderPartition(StatefulSourcePartition[tuple[str, Chunk], None]):
         self._commit_all_at = time.monotonic() + COMMIT_ALL_SECONDS
         self._retry_until: float | None = None
         self._down_since: float | None = None
+        self._failing_since: dict[int, float] = {}
+        """Partition -> since when reading it gives nothing but an error."""
         self._partitions = len(there.partitions)
         self._look_at_partitions = time.monotonic() + METADATA_SECONDS
         self._ended = False
@@ -316,9 +318,11 @@ class _ReaderPartition(StatefulSourcePartition[tuple[str, Chunk], None]):
                     self._next[partition] = (message.offset() or 0) + 1
                 elif error.code() == KafkaError._PARTITION_EOF:
                     self._next[partition] = message.offset() or 0  # past what is no message, such as a transaction's mark
+                    self._failing_since.pop(partition, None)
                 else:
-                    self._raise_for(error, partition, message.offset())
+                    self._raise_for(error, partition)
             if good:
+                self._failing_since.pop(partition, None)
                 chunks.append((self._key, Chunk(self._source.topic, partition, good)))
         if chunks:
             self._down_since = None
@@ -341,7 +345,8 @@ class _ReaderPartition(StatefulSourcePartition[tuple[str, Chunk], None]):
             lags[partition] = max(0, high - offset)
         return lags
 
-    def _raise_for(self, error: KafkaError, partition: int, offset: int | None) -> None:
+    def _raise_for(self, error: KafkaError, partition: int) -> None:
+        """Raises what ends the leg; what may pass is logged, until it has lasted `retry_seconds`."""
         source = self._source
         if error.code() == KafkaError._AUTO_OFFSET_RESET:
             at, where = self._next.get(partition, 0), TopicPartition(source.topic, partition)
@@ -361,6 +366,9 @@ class _ReaderPartition(StatefulSourcePartition[tuple[str, Chunk], None]):
             raise PermanentError(f"may not read {source.topic} as group {source.group}: {error.str()}")
         if not error.retriable() and error.fatal():
             raise TransientError(f"the Kafka consumer of group {source.group} failed: {error.str()}")
+        since = self._failing_since.setdefault(partition, time.monotonic())
+        if time.monotonic() - since > source.retry_seconds:
+            raise TransientError(f"group {source.group} cannot read {source.topic}[{partition}]: {error.str()}")
         log.warning("reading %s[%s]: %s", source.topic, partition, error.str())
 
     def _check_broker(self) -> None:

@@ -138,7 +138,8 @@ def open_run(settings: Settings, legs: tuple[str, ...], stop: threading.Event) -
                     settings.kafka.partitions,
                     settings.kafka.retain_days,
                     settings.kafka.replication_factor,
-                    {"compression.type": "zstd", "max.message.bytes": "10485760"},
+                    # The broker's time, not a producer's: what times are believed is measured from it.
+                    {"compression.type": "zstd", "max.message.bytes": "10485760", "message.timestamp.type": "LogAppendTime"},
                 )
                 for topic in topics
             ],

@@ -12,7 +12,8 @@ import gzip
 import heapq
 import threading
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import groupby, islice
 from operator import attrgetter
 from pathlib import Path
@@ -55,7 +56,7 @@ def poll(settings: Settings) -> Poll[Bar]:
     def bars(stop: threading.Event) -> Iterator[list[Bar]]:
         while True:
             now = dt.datetime.now(dt.UTC)
-            merged = heapq.merge(*(read(file, defaults, now) for file in files(path)), key=attrgetter("datetime"))
+            merged = _merged([partial(read, file, defaults, now) for file in files(path)])
             if options.speed:
                 yield from _paced(merged, options.speed, stop)
             else:
@@ -65,6 +66,25 @@ def poll(settings: Settings) -> Poll[Bar]:
                 return
 
     return bars
+
+
+def _merged(reads: Sequence[Callable[[], Iterator[Bar]]]) -> Iterator[Bar]:
+    """The bars of all files in order of time; a file is open from its first bar on only, so that there may be many."""
+    firsts = [(next(bars, None), number) for number, open_file in enumerate(reads) for bars in (open_file(),)]
+    later = sorted(((bar.datetime, number) for bar, number in firsts if bar is not None), reverse=True)
+    heads: list[tuple[dt.datetime, int, Bar, Iterator[Bar]]] = []  # no two are equal in time and number
+    while heads or later:
+        while later and (not heads or later[-1] < heads[0][:2]):
+            number = later.pop()[1]
+            _push(heads, number, reads[number]())
+        _, number, bar, bars = heapq.heappop(heads)
+        yield bar
+        _push(heads, number, bars)
+
+
+def _push(heads: list[tuple[dt.datetime, int, Bar, Iterator[Bar]]], number: int, bars: Iterator[Bar]) -> None:
+    if (bar := next(bars, None)) is not None:
+        heapq.heappush(heads, (bar.datetime, number, bar, bars))
 
 
 def _paced(bars: Iterator[Bar], speed: float, stop: threading.Event) -> Iterator[list[Bar]]:

@@ -232,6 +232,31 @@ def test_it_goes_on_past_what_is_no_message_at_the_end_of_a_partition(
     assert committed(client, topic) == {0: 2}
 
 
+def test_an_error_of_a_partition_that_does_not_pass_ends_it(
+    client: dict[str, Any], topic: str, build: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    class Unreadable:
+        """A consumer for whom reading partition 2 gives an error, or, every other time, nothing."""
+
+        def __init__(self, consumer: Consumer) -> None:
+            self._consumer, self._failed = consumer, False
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._consumer, name)
+
+        def consume(self, *_: object) -> list[Any]:
+            self._failed = not self._failed
+            error = KafkaError(KafkaError._BAD_MSG, "bad checksum")
+            return [Message(topic=topic, partition=2, offset=0, error=error)] if self._failed else []
+
+    part = build(source(client, topic, retry_seconds=0.5))
+    part._consumer = Unreadable(part._consumer)
+    part.next_batch()
+    assert "bad checksum" in caplog.text
+    with pytest.raises(TransientError, match=rf"cannot read {topic}\[2\].*bad checksum"):
+        wait_for(lambda: any(part.next_batch()), "what should fail, and not be read")
+
+
 def test_stop_ends_it_at_once(client: dict[str, Any], topic: str, build: Callable[..., Any]) -> None:
     stop = threading.Event()
     part = build(source(client, topic, stop=stop))

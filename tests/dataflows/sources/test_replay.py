@@ -6,6 +6,8 @@ import gzip
 import io
 import itertools
 import json
+import resource
+import tempfile
 import threading
 from pathlib import Path
 from typing import Any
@@ -164,6 +166,32 @@ def test_files_are_played_together_in_order_of_time(tmp_path: Path) -> None:
     write(tmp_path / "bars/b.csv", minutes("B", 1, 2, 3))
     (batch,) = play(tmp_path, threading.Event())
     assert [(one.symbol, one.volume) for one in batch] == [("A", 0), ("B", 1), ("A", 2), ("B", 2), ("B", 3), ("A", 4)]
+
+
+def test_files_of_other_times_are_not_open_at_once(tmp_path: Path) -> None:
+    (tmp_path / "bars").mkdir()
+    for number in range(60):
+        write(tmp_path / f"bars/{number:02d}.csv", minutes("A", 59 - number))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    few = len(list(Path("/proc/self/fd").iterdir())) + 20
+    resource.setrlimit(resource.RLIMIT_NOFILE, (few, hard))
+    try:
+        (batch,) = play(tmp_path, threading.Event())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert [one.volume for one in batch] == list(range(60))
+
+
+@given(st.lists(st.lists(st.integers(0, 59), max_size=8).map(sorted), max_size=6))
+def test_the_order_is_that_of_times_then_of_files(files_minutes: list[list[int]]) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        (folder := Path(name) / "bars").mkdir()
+        write(folder / "z.csv", minutes("Z", 59))
+        for number, held in enumerate(files_minutes):
+            write(folder / f"{number}.csv", minutes(f"S{number}", *held))
+        (batch,) = play(Path(name), threading.Event())
+    expected = sorted([(minute, f"S{number}") for number, held in enumerate(files_minutes) for minute in held])
+    assert [(one.volume, one.symbol) for one in batch] == [*expected, (59, "Z")]
 
 
 def test_at_a_speed_it_waits_between_times_and_stops_when_asked(tmp_path: Path) -> None:
