@@ -118,15 +118,15 @@ def test_partitions_added_while_running_are_told_of_and_read_from_the_next_start
 def test_tls_and_sasl_work_and_wrong_passwords_or_authorities_are_told_at_once(tmp_path: Path) -> None:
     with Kafka(tmp_path / "kafka", sasl_tls=True) as server:
         client = server.secure_client()
-        ensure_topics(client, [Topic("secure", 1, 7)])
+        ensure_topics(client, [Topic("secure", 1, 7)], timeout=60)
         write(client, "secure", 5)
         assert len(read(source(client, "secure", "group"), 5)) == 5
 
         with pytest.raises(PermanentError, match="EGX_KAFKA__PASSWORD"):
-            ensure_topics({**client, "sasl.password": "wrong"}, [Topic("secure", 1, 7)])
+            ensure_topics({**client, "sasl.password": "wrong"}, [Topic("secure", 1, 7)], timeout=60)
         untrusting = {name: value for name, value in client.items() if name != "ssl.ca.location"}
         with pytest.raises(PermanentError, match=r"refused us.*kafka\.client"):
-            ensure_topics(untrusting, [Topic("secure", 1, 7)])
+            ensure_topics(untrusting, [Topic("secure", 1, 7)], timeout=60)
 
 
 def test_no_broker_at_the_address_is_one_line() -> None:
