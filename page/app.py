@@ -17,9 +17,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # Streamlit runs t
 
 from dataflows.bar import CAIRO
 from dataflows.calendar import egx
+from dataflows.gold import gold_folder
 from dataflows.reports import is_alive, read_reports, span
 from dataflows.settings import Settings, SettingsError, load
-from dataflows.status import gold_folder
 from page import stores
 from page.chart import DOWN, UP, panes
 from page.stores import Quote

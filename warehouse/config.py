@@ -137,5 +137,7 @@ config = Config(
             "nojsonpathcast",
         },
     ),
+    # Not in the project's folder, which may be read-only.
+    cache_dir=f"{warehouse}/cache",
     disable_anonymized_analytics=True,
 )
