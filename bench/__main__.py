@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import datetime as dt
 import tempfile
 import time
 from collections.abc import Callable
@@ -43,7 +44,7 @@ cases: dict[str, Callable[[Place], list[Row]]] = {
 if unknown := set(chosen.only or ()) - set(cases):
     parser.error(f"no case {', '.join(sorted(unknown))}: there are {', '.join(cases)}")
 began = time.monotonic()
-before = results.load_average()
+at, before = dt.datetime.now(dt.UTC).replace(microsecond=0), results.load_average()
 rows: list[Row] = []
 with tempfile.TemporaryDirectory(prefix="bench-") as folder, Place.open(Path(folder), bars) as place:
     for name, case in cases.items():
@@ -53,7 +54,7 @@ with tempfile.TemporaryDirectory(prefix="bench-") as folder, Place.open(Path(fol
         for row in case(place):
             rows.append(row)
             console.print(f"  {row.measure}: {results.number(row.ours)} {row.unit}", highlight=False)
-found = results.Results.now(bars, rounds, time.monotonic() - began, before, rows)
+        found = results.Results(at, results.machine(), before, bars, rounds, time.monotonic() - began, rows)
+        if not quick:
+            results.write(found)  # after each case: a run that is broken off has measured something
 console.print(results.table(found))
-if not quick:
-    console.print(f"written to {results.write(found)}")

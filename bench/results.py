@@ -6,7 +6,6 @@ import datetime as dt
 import os
 import platform
 from pathlib import Path
-from typing import Self
 
 import msgspec
 from rich.table import Table
@@ -29,14 +28,13 @@ class Results(msgspec.Struct):
     seconds: float
     rows: list[Row]
 
-    @classmethod
-    def now(cls, bars: int, rounds: int, seconds: float, load_before: float, rows: list[Row]) -> Self:
-        machine = f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}"
-        return cls(dt.datetime.now(dt.UTC).replace(microsecond=0), machine, load_before, bars, rounds, seconds, rows)
-
     def title(self) -> str:
         on = f"{self.machine}, load {self.load_before:.1f} before, {self.seconds / 60:.0f} min"
         return f"{self.at:%d %B %Y}: {self.bars:,} bars, medians of {self.rounds}, {on}"
+
+
+def machine() -> str:
+    return f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}"
 
 
 def load_average() -> float:

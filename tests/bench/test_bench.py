@@ -28,7 +28,7 @@ def test_every_case_runs() -> None:
 def test_a_report_shows_the_newest_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(results, "FOLDER", tmp_path)
     row = Row("live", "CPU a bar", 4.567, "us", 15.0, 0.3045, "<= 5 us", True)
-    newest = results.Results.now(600_000, 5, 61.0, 0.25, [row])
+    newest = results.Results(dt.datetime.now(dt.UTC), "2 cores", 0.25, 600_000, 5, 61.0, [row])
     older = msgspec.structs.replace(newest, at=newest.at - dt.timedelta(days=1), rows=[])
     for found in (newest, older):
         results.write(found)
