@@ -126,7 +126,7 @@ types: setup
 settings: setup
     @{{py}} -m dataflows.settings
 
-# Measure against Telegraf, bare clients and the stores; `just bench --quick` only checks that the measuring works
+# Measure against Telegraf, bare clients and the stores (docs/performance.md); `--quick` only checks that the measuring works
 bench *args: setup
     {{py}} -m bench {{args}}
 

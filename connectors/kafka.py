@@ -293,6 +293,7 @@ class _ReaderPartition(StatefulSourcePartition[tuple[str, Chunk], None]):
         self._look_at_partitions = time.monotonic() + METADATA_SECONDS
         self._ended = False
         self._empty = True
+        self._tell_at = 0.0
         started = {t.partition for t in mine if t.partition in self._next}
         if started and (new := sorted({t.partition for t in mine} - started)):
             log.info("group %s reads partitions %s of %s for the first time", source.group, new, source.topic)
@@ -331,7 +332,9 @@ class _ReaderPartition(StatefulSourcePartition[tuple[str, Chunk], None]):
         else:
             self._check_broker()
             self._check_partitions()
-        self._source.reader.read(self._source.group, self._next, self._lags())
+        if messages or time.monotonic() > self._tell_at:  # an idle leg costs next to nothing
+            self._tell_at = time.monotonic() + 1
+            self._source.reader.read(self._source.group, self._next, self._lags())
         return chunks
 
     def _reached_the_end(self) -> bool:
