@@ -71,9 +71,9 @@ def test_a_token_signs_in_by_oauth(tmp_path: Path) -> None:
 def test_the_state_is_in_postgres_never_in_snowflake(tmp_path: Path) -> None:
     address = "postgresql://sql%40mesh:p%2Fw@state.example:6432/sqlmesh"
     state = loaded(tmp_path, SNOWFLAKE_PASSWORD="x", EGX_STATE_POSTGRES=address)["state"]
-    assert [state[name] for name in ("type_", "host", "port", "user", "password", "database")] == [
+    assert [state[name] for name in ("type", "host", "port", "user", "password", "database")] == [
         "postgres", "state.example", 6432, "sql@mesh", "p/w", "sqlmesh"]  # fmt: skip
-    assert loaded(tmp_path, SNOWFLAKE_PASSWORD="x")["state"]["type_"] == "duckdb"
+    assert loaded(tmp_path, SNOWFLAKE_PASSWORD="x")["state"]["type"] == "duckdb"
 
 
 @pytest.mark.servers
