@@ -130,6 +130,10 @@ settings: setup
 bench *args: setup
     {{py}} -m bench {{args}}
 
+# Measure the warehouse beside dbt-duckdb on the same models; `--quick` only checks that the measuring works
+bench-warehouse *args: setup
+    {{py}} -m bench.warehouse {{args}}
+
 # Resolve the dependencies of pyproject.toml anew
 lock:
     uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 --all-extras --group dev pyproject.toml -o requirements.lock

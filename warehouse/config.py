@@ -5,7 +5,7 @@ sqlmesh plan` see the same archive and the same tables. Choices come from the en
 
 | variable | default | what |
 |---|---|---|
-| EGX_WAREHOUSE_ARCHIVE | data/archive | the bars' archive: a folder or s3://bucket/prefix |
+| EGX_WAREHOUSE_ARCHIVE | data/archive | the bars' archive: a folder or s3://bucket/prefix (read through boto3: AWS_*) |
 | EGX_WAREHOUSE | data/warehouse | folder of the DuckDB file, SQLMesh's state and the published Parquet files |
 | EGX_START | 2020-01-01 | first delivery date that is loaded |
 | EGX_CRON | * * * * * | when models may run, Africa/Cairo; "0 2 * * *" in production |
@@ -28,36 +28,20 @@ from sqlmesh.core.config import (
 )
 from sqlmesh.core.config.connection import ConnectionConfig, PostgresConnectionConfig
 
-archive = locations.archive()
 warehouse = locations.warehouse()
+if locations.archive().startswith("s3://"):
+    import s3_copy  # noqa: F401 - now, for macros: when they run, this folder is no longer on the path
 Path(warehouse, "gold").mkdir(parents=True, exist_ok=True)
 
 
 def duckdb_connection() -> ConnectionConfig:
-    """The embedded engine; with an archive on S3 it reads through httpfs with the usual AWS_* variables."""
-    s3: dict[str, object] = {}
-    if archive.startswith("s3://"):
-        from duckdb_extensions import import_extension
-
-        import_extension("httpfs")  # of a package; DuckDB itself would fetch it from its site
-        secret: dict[str, object] = {"type": "s3"}
-        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-        if key_id := os.environ.get("AWS_ACCESS_KEY_ID"):
-            secret |= {"key_id": key_id, "secret": os.environ.get("AWS_SECRET_ACCESS_KEY", "")}
-        if token := os.environ.get("AWS_SESSION_TOKEN"):
-            secret["session_token"] = token
-        secret["region"] = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "eu-central-1"
-        if endpoint:
-            url = urlsplit(endpoint)
-            secret |= {"endpoint": url.netloc, "url_style": "path", "use_ssl": url.scheme == "https"}
-        s3 = {"extensions": ["httpfs"], "secrets": [secret]}
+    """The embedded engine."""
     return DuckDBConnectionConfig(
         # The catalog is spelled as Snowflake folds names. Under `database: egx_dw.duckdb` it would be `egx_dw`, SQLMesh
         # would look in `EGX_DW`, find no table there and make each incremental-by-key table anew on every run.
         catalogs={"EGX_DW": f"{warehouse}/egx_dw.duckdb"},
         # Otherwise reading tens of thousands of small files runs out of memory.
         connector_config={"preserve_insertion_order": False},
-        **s3,
     )
 
 

@@ -42,10 +42,10 @@ def read_folder(archive: str, date_order: str) -> list[Row]:
 def csv_files(archive: str) -> t.Iterator[tuple[str, dt.datetime, bytes]]:
     """(path under the archive, UTC time of its last change, content) of each CSV file, by path."""
     if archive.startswith("s3://"):
-        import boto3
+        import s3_copy
 
         bucket, _, prefix = archive.removeprefix("s3://").partition("/")
-        s3 = boto3.client("s3")
+        s3 = s3_copy.client()
         root = f"{prefix}/" if prefix else ""
         for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{root}batch/"):
             for found in page.get("Contents", []):

@@ -28,20 +28,21 @@ def late_dates(context: Context, today: dt.date, days: int) -> list[dt.date]:
     import locations
 
     first = today - dt.timedelta(days)
+    root = locations.archive()
     if context.config.get_gateway(context.gateway).connection.type_ == "snowflake":
         there = "SELECT delivered_on, COUNT(DISTINCT archive_object) FROM landing.stock_prices_archive"
-        there += f" WHERE delivered_on >= '{first}' GROUP BY delivered_on"
+        counted = dict(context.engine_adapter.fetchall(f"{there} WHERE delivered_on >= '{first}' GROUP BY delivered_on"))
+    elif "://" in root:
+        import s3_copy
+
+        counted = s3_copy.counts(root, first, today)
     else:
-        root = locations.archive()
-        globs = " UNION ALL ".join(
-            f"SELECT file FROM GLOB('{root}/streaming/date={first + dt.timedelta(i)}/*/*.json')" for i in range(days + 1)
-        )
-        there = "SELECT REGEXP_EXTRACT(file, '/date=([0-9-]+)/', 1)::DATE, COUNT(*)"
-        there += f" FROM ({globs}) GROUP BY ALL"
+        asked = [first + dt.timedelta(number) for number in range(days + 1)]
+        counted = {day: sum(1 for _ in Path(root, "streaming", f"date={day}").glob("*/*.json")) for day in asked}
     loaded = f"SELECT delivered_on, COUNT(DISTINCT archive_object) FROM {BRONZE}"
     loaded += f" WHERE delivered_on >= '{first}' GROUP BY delivered_on"
     held = dict(context.engine_adapter.fetchall(loaded))
-    return sorted(day for day, count in context.engine_adapter.fetchall(there) if count > held.get(day, 0))
+    return sorted(day for day, count in counted.items() if count > held.get(day, 0))
 
 
 def run(context: Context, today: dt.date, late_days: int) -> bool:

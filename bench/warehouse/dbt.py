@@ -129,13 +129,14 @@ class Dbt:
         files = "[{% for day in var('days').split(',') %}'" + f"{self.archive}/streaming/date=" + "{{ day }}/*/*.json'"
         files += "{{ ',' if not loop.last }}{% endfor %}]"
         reader = f"""(
-            SELECT UNNEST(lines) AS "LINE", archive_object AS "ARCHIVE_OBJECT", GENERATE_SUBSCRIPTS(lines, 1) AS "SOURCE_LINE",
-              REGEXP_EXTRACT(archive_object, '/date=([0-9-]+)/', 1)::DATE AS "DELIVERED_ON"
-            FROM (
+            WITH objects AS MATERIALIZED (
               SELECT SUBSTR(filename, {len(str(self.archive)) + 2}) AS archive_object,
                 STRING_SPLIT(RTRIM(COALESCE(TRY(DECODE(content)), content::TEXT), CHR(10)), CHR(10)) AS lines
               FROM READ_BLOB({files})
             )
+            SELECT UNNEST(lines) AS "LINE", archive_object AS "ARCHIVE_OBJECT", GENERATE_SUBSCRIPTS(lines, 1) AS "SOURCE_LINE",
+              REGEXP_EXTRACT(archive_object, '/date=([0-9-]+)/', 1)::DATE AS "DELIVERED_ON"
+            FROM objects
         ) AS "ARCHIVE\""""
         start = sql.index("FROM (", sql.index('AS "RECORD"')) + len("FROM ")
         end = sql.index(') AS "ARCHIVE"', start) + len(') AS "ARCHIVE"')

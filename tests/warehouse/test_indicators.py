@@ -4,13 +4,11 @@ import datetime as dt
 
 import numpy as np
 import pandas as pd
-import pytest
+import talib
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from warehouse.indicators import momentum, smoothed
-
-talib = pytest.importorskip("talib")
 
 
 def walk(seed: int, days: int, symbol: str) -> pd.DataFrame:

@@ -11,6 +11,9 @@ import pytest
 from archives import bar, daily, deliver, trading_days
 from conftest import Warehouse
 
+from dataflows import xcai
+from dataflows.calendar import egx
+
 DAYS = trading_days(dt.date(2025, 6, 10), 60)  # over the split of OCDI on 2025-08-17
 EX_DATE = dt.date(2025, 8, 17)
 RATIO = 3.619608
@@ -210,6 +213,30 @@ def test_the_calendar_says_why_and_when(market: Warehouse) -> None:
         (False, "Weekend", None, None, None, None),
         (True, None, "regular", dt.datetime(2025, 12, 7, 8), dt.datetime(2025, 12, 7, 12, 30), 260),
     ]  # fmt: skip
+
+
+def test_every_day_of_the_calendar_is_the_streams(market: Warehouse) -> None:
+    """Trading or not, why not, and all four times, from years before the first hours on record to the last closure expected."""
+    calendar, closures = egx(), xcai.closures()
+    rows = market.rows(
+        "SELECT date_day, is_trading_day, is_known, reason, session_open, session_close_continuous, session_auction_end, session_close "
+        "FROM gold.dim_date WHERE date_day BETWEEN '2002-01-01' AND '2030-12-31' ORDER BY date_day"
+    )
+    assert len(rows) == (xcai.LAST - dt.date(2002, 1, 1)).days + 1
+    different = []
+    for day, trades, known, reason, *times in rows:
+        session = calendar.session(day)
+        closed = "Weekend" if day.weekday() in (4, 5) else closures[day].reason if day in closures else None
+        expected = (
+            True if session else False if closed else None,  # NULL: no hours on record, so no session, and nobody says closed
+            calendar.known(day),
+            [time.replace(tzinfo=None) for time in session[1:]] if session else [None] * 4,
+        )
+        if (trades, known, times) != expected or (not trades and reason != closed):
+            different.append((day, trades, known, reason, times, expected, closed))
+    assert different == []
+    assert len([row for row in rows if row[1] and not row[2]]) > 2_500  # both what was observed and what is expected
+    assert len([row for row in rows if row[1] is None]) > 3_000
 
 
 def test_a_missing_day_is_a_warning_a_holiday_is_not(market: Warehouse) -> None:

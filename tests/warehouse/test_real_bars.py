@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import talib
 from archives import deliver, real_minutes
 
 DATA = os.environ.get("EGX_DATA_DIR", "")
 pytestmark = pytest.mark.skipif(not DATA, reason="EGX_DATA_DIR does not name the folder of real bars")
-talib = pytest.importorskip("talib")
 
 SYMBOLS = ("COMI", "ETEL", "SWDY")
 DECIMALS = 0.5e-4 + 1e-6  # both sides rounded to 4 decimals, adjusted prices to 8

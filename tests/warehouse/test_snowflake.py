@@ -4,6 +4,7 @@ import contextlib
 import datetime as dt
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -151,7 +152,7 @@ def compared(rows: list[tuple[t.Any, ...]]) -> list[str]:
 
 @pytest.mark.timeout(900)
 def test_gold_on_snowflake_equals_gold_on_duckdb(make_warehouse, environment: dict[str, str]) -> None:
-    """Lint, plan, a restatement with a correction, and a run; the audits run in all of them."""
+    """Lint, plan, a restatement with a correction, a run, and a change in dev; the audits run in all of them."""
     assert subprocess.run(SETUP, capture_output=True, timeout=120).returncode == 0
     on_duckdb: Warehouse = make_warehouse("on_duckdb")
     archive = on_duckdb.archive
@@ -199,5 +200,22 @@ def test_gold_on_snowflake_equals_gold_on_duckdb(make_warehouse, environment: di
             assert compared(theirs) == compared(ours), name
         assert on_duckdb.rows("SELECT close_price FROM gold.fct_stock_daily_prices WHERE symbol = 'COMI' AND "
                               f"trade_date = '{days[5]}'") == [(55.5,)]  # fmt: skip
+        context.close()
+        copy = on_duckdb.folder / "project"
+        shutil.copytree(PROJECT / "warehouse", copy / "warehouse", ignore=shutil.ignore_patterns(".cache", "__pycache__"))
+        model = copy / "warehouse" / "models" / "gold" / "fct_stock_daily_prices.sql"
+        model.write_text(model.read_text().replace("volume > 1.5 * volume_ma_7d", "volume > 0.9 * volume_ma_7d"))
+        context = Context(paths=str(copy / "warehouse"), gateway="snowflake")
+        context.plan("dev", include_unmodified=True, auto_apply=True, no_prompts=True, skip_tests=True)
+        (difference,) = context.table_diff(
+            "prod", "dev", on=["symbol", "trade_date"], select_models={"gold.fct_stock_daily_prices"}, show=False
+        )
+        changed = on_duckdb.rows(
+            "SELECT COUNT(*), COUNT_IF(volume > 0.9 * volume_ma_7d AND volume_signal <> 'HIGH') FROM gold.fct_stock_daily_prices"
+        )
+        rows = difference.row_diff()
+        assert [(rows.full_match_count + rows.partial_match_count, rows.partial_match_count)] == changed
+        assert (rows.s_only_count, rows.t_only_count) == (0, 0)
+        assert rows.partial_match_count > 0
     finally:
         context.close()

@@ -16,13 +16,13 @@ def archive(evaluator, start: exp.Expression, end: exp.Expression):
 
     Columns: line (text of one record), archive_object (path under the archive), source_line (from 1), delivered_on.
     Snowflake: the landing table that Snowpipe or COPY INTO fills from the stage (deploy/snowflake/).
-    DuckDB: the archive's files themselves, a folder or s3://, one glob a delivery date.
+    DuckDB: the archive's files themselves, one glob a delivery date; those of an s3:// archive are copied first (s3_copy.py).
     Both keep a line that is not JSON, so that bronze can name it; READ_JSON would drop it or stop.
 
     Raises:
         SQLMeshError: the archive cannot be reached.
     """
-    if evaluator.gateway == "snowflake":
+    if evaluator.gateway == "snowflake" or evaluator.runtime_stage == "testing":  # a unit test gives the landing table
         return exp.to_table("landing.stock_prices_archive", dialect="snowflake")
 
     nothing = (
@@ -42,44 +42,42 @@ def archive(evaluator, start: exp.Expression, end: exp.Expression):
     import locations  # here, because SQLMesh stores a macro's imports, and the paths must not be stored
 
     root = locations.archive()
-    streaming = f"{root}/streaming"
     first, last = dt.date.fromisoformat(start.name), dt.date.fromisoformat(end.name)
     if "://" in root:
-        # A short interval lists its own days; a backfill lists the archive once.
-        asked = [f"{first + dt.timedelta(i)}" for i in range((last - first).days + 1)] if (last - first).days < 7 else ["*"]
-        globs = " UNION ALL ".join(f"SELECT file FROM GLOB('{streaming}/date={day}/*/*.json')" for day in asked)
-        found = evaluator.engine_adapter.fetchall(f"SELECT DISTINCT REGEXP_EXTRACT(file, '/date=([0-9-]+)/', 1) FROM ({globs})")
-        there = {day for (day,) in found}
-    else:
-        if not Path(root).is_dir():
-            raise SQLMeshError(
-                f"The archive {root} is not there: run the platform first, or set EGX_WAREHOUSE_ARCHIVE to a folder or s3://..."
-            )
-        there = {
-            day
-            for folder in Path(streaming).glob("date=*")
-            if str(first) <= (day := folder.name.removeprefix("date=")) <= str(last) and next(folder.glob("*/*.json"), None)
-        }
+        import s3_copy
+
+        archive, root = root, f"{locations.warehouse()}/archive"
+        s3_copy.fetch(archive, Path(root), first, last)
+    elif not Path(root).is_dir():
+        raise SQLMeshError(
+            f"The archive {root} is not there: run the platform first, or set EGX_WAREHOUSE_ARCHIVE to a folder or s3://..."
+        )
+    streaming = f"{root}/streaming"
+    there = {
+        folder.name.removeprefix("date=") for folder in Path(streaming).glob("date=*") if next(folder.glob("*/*.json"), None)
+    }
     days = sorted(day for day in there if str(first) <= day <= str(last))
     if not days:  # a glob that matches nothing is an error in DuckDB
         return nothing
     files = ", ".join(f"'{streaming}/date={day}/*/*.json'" for day in days)
     # A macro inside DuckDB, so that this text reaches it as it stands: SQLGlot, whose dialect here is Snowflake, would
-    # take UNNEST for FLATTEN and drop TRY. Bytes that are not UTF-8 become one line of text that is not JSON.
+    # take UNNEST for FLATTEN and drop TRY. MATERIALIZED, or DuckDB reads the files anew for what is computed from them:
+    # 7,000 instead of 14,000 objects a second. Bytes that are not UTF-8 become one line of text that is not JSON.
     evaluator.engine_adapter.execute(
         """
         CREATE OR REPLACE TEMPORARY MACRO archive_lines(files, root_length) AS TABLE
-        SELECT
-          UNNEST(lines) AS line,
-          archive_object,
-          GENERATE_SUBSCRIPTS(lines, 1) AS source_line,
-          REGEXP_EXTRACT(archive_object, '/date=([0-9-]+)/', 1)::DATE AS delivered_on
-        FROM (
+        WITH objects AS MATERIALIZED (
           SELECT
             SUBSTR(filename, root_length + 2) AS archive_object,
             STRING_SPLIT(RTRIM(COALESCE(TRY(DECODE(content)), content::TEXT), CHR(10)), CHR(10)) AS lines
           FROM READ_BLOB(files)
         )
+        SELECT
+          UNNEST(lines) AS line,
+          archive_object,
+          GENERATE_SUBSCRIPTS(lines, 1) AS source_line,
+          REGEXP_EXTRACT(archive_object, '/date=([0-9-]+)/', 1)::DATE AS delivered_on
+        FROM objects
         """
     )
     return parse_one(

@@ -3,8 +3,8 @@ MODEL (
   kind FULL,
   description 'One row per calendar day, 1990 to 2044: whether the exchange trades, why not, and when.',
   column_descriptions (
-    is_trading_day = 'FALSE on Fridays, Saturdays and known closures',
-    is_known = 'TRUE where closures are on record for that time; elsewhere a trading day is an assumption',
+    is_trading_day = 'By the rules of the stream: FALSE on Fridays, Saturdays and closures; NULL where the hours of that time are not on record',
+    is_known = 'TRUE where it was observed that the exchange traded that day, or did not; elsewhere by rule (docs/calendar.md)',
     reason = 'Why there is no trading, or the holiday on which there was',
     session_kind = 'regular or ramadan',
     session_open = 'UTC; so are the other times; NULL where the hours of that time are not on record',
@@ -13,7 +13,7 @@ MODEL (
   ),
   grain date_day,
   audits (
-    not_null(columns := (date_day, is_trading_day)),
+    not_null(columns := (date_day, is_known)),
     unique_values(columns := (
       date_day
     ))
@@ -61,29 +61,36 @@ WITH digits AS (
     ON d.date_day >= h.valid_from
     AND d.date_day <= COALESCE(h.valid_to, '9999-12-31'::DATE)
   QUALIFY
-    ROW_NUMBER() OVER (PARTITION BY d.date_day ORDER BY IFF(h.kind = 'regular', 1, 0)) = 1
+    ROW_NUMBER() OVER (PARTITION BY d.date_day ORDER BY IFF(h.kind = 'regular', 1, 0), h.valid_from) = 1
 ), known AS (
-  SELECT
-    DATE_TRUNC('YEAR', MIN(date)::TIMESTAMP)::DATE AS first_day,
-    MAX(date) AS last_day
-  FROM bronze.exchange_closures
+  SELECT DISTINCT
+    d.date_day
+  FROM days AS d
+  INNER JOIN bronze.exchange_closures_known AS k
+    ON d.date_day BETWEEN k.valid_from AND COALESCE(k.valid_to, '9999-12-31'::DATE)
 ), judged AS (
   SELECT
     d.date_day,
     DAYOFWEEKISO(d.date_day) AS weekday,
-    DAYOFWEEKISO(d.date_day) IN (5, 6) AS is_weekend,
-    c.reason AS closure,
+    NOT k.date_day IS NULL AS is_known,
+    COALESCE(
+      IFF(DAYOFWEEKISO(d.date_day) IN (5, 6), 'Weekend', NULL),
+      c.reason,
+      IFF(k.date_day IS NULL, e.reason, NULL)
+    ) AS closure, /* an announced closure counts at once; an expected one only where nobody has observed that time */
     o.reason AS open_holiday,
-    d.date_day BETWEEN k.first_day AND k.last_day AS is_known,
     h.kind,
     h.open,
     h.close_continuous,
     h.auction_end,
     h.close
   FROM days AS d
-  CROSS JOIN known AS k
   LEFT JOIN bronze.exchange_closures AS c
     ON d.date_day = c.date
+  LEFT JOIN bronze.exchange_closures_expected AS e
+    ON d.date_day = e.date
+  LEFT JOIN known AS k
+    ON d.date_day = k.date_day
   LEFT JOIN bronze.exchange_open_holidays AS o
     ON d.date_day = o.date
   LEFT JOIN hours AS h
@@ -91,7 +98,7 @@ WITH digits AS (
 ), timed AS (
   SELECT
     *,
-    NOT is_weekend AND closure IS NULL AS is_trading_day
+    CASE WHEN NOT closure IS NULL THEN FALSE WHEN NOT kind IS NULL THEN TRUE END AS is_trading_day
   FROM judged
 )
 SELECT
@@ -101,10 +108,8 @@ SELECT
   DATE_PART(DAY, date_day)::INT AS day,
   weekday::INT AS iso_weekday,
   is_trading_day::BOOLEAN AS is_trading_day,
-  (
-    is_weekend OR is_known
-  )::BOOLEAN AS is_known,
-  COALESCE(IFF(is_weekend, 'Weekend', NULL), closure, open_holiday)::VARCHAR AS reason,
+  is_known::BOOLEAN AS is_known,
+  COALESCE(closure, open_holiday)::VARCHAR AS reason,
   IFF(is_trading_day, kind, NULL)::VARCHAR AS session_kind,
   IFF(is_trading_day, @CAIRO_TIME(date_day, open), NULL)::TIMESTAMP AS session_open,
   IFF(is_trading_day, @CAIRO_TIME(date_day, close_continuous), NULL)::TIMESTAMP AS session_close_continuous,

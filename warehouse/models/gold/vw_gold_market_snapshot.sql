@@ -2,6 +2,10 @@ MODEL (
   name gold.vw_gold_market_snapshot,
   kind VIEW,
   description 'The latest row of each company, with its name.',
+  column_descriptions (
+    traded_on_last_day = 'TRUE where that row is of the latest trading day on record, FALSE where the company has none of that day',
+    volume_vs_average_pct = 'Volume in percent of volume_ma_7d'
+  ),
   grain symbol,
   audits (
     not_null(columns := (symbol, company_name, current_price)),
@@ -20,6 +24,7 @@ WITH latest AS (
     price_change,
     price_change_pct,
     volume,
+    volume_ma_7d,
     ma_7d,
     ma_30d,
     rsi_14,
@@ -29,7 +34,8 @@ WITH latest AS (
     is_limit_up,
     is_limit_down,
     trend_signal,
-    volume_signal
+    volume_signal,
+    trade_date = MAX(trade_date) OVER () AS traded_on_last_day
   FROM gold.fct_stock_daily_prices
   QUALIFY
     ROW_NUMBER() OVER (PARTITION BY symbol ORDER BY trade_date DESC) = 1
@@ -45,12 +51,22 @@ SELECT
   f.previous_close::DECIMAL(18, 4) AS previous_close,
   f.price_change::DECIMAL(18, 4) AS price_change,
   f.price_change_pct::DECIMAL(18, 4) AS price_change_pct,
+  CASE
+    WHEN f.price_change > 0
+    THEN 'UP'
+    WHEN f.price_change < 0
+    THEN 'DOWN'
+    WHEN f.price_change = 0
+    THEN 'FLAT'
+  END::VARCHAR AS direction,
   f.volume::BIGINT AS volume,
+  ROUND(f.volume / NULLIF(f.volume_ma_7d::DOUBLE, 0) * 100, 2)::DECIMAL(18, 2) AS volume_vs_average_pct,
   f.ma_7d::DECIMAL(18, 4) AS ma_7d,
   f.ma_30d::DECIMAL(18, 4) AS ma_30d,
   f.rsi_14::DECIMAL(18, 4) AS rsi_14,
   f.high_52w::DECIMAL(18, 4) AS high_52w,
   f.low_52w::DECIMAL(18, 4) AS low_52w,
+  f.traded_on_last_day::BOOLEAN AS traded_on_last_day,
   f.is_rolled_up::BOOLEAN AS is_rolled_up,
   f.is_limit_up::BOOLEAN AS is_limit_up,
   f.is_limit_down::BOOLEAN AS is_limit_down,

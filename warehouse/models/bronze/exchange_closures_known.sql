@@ -1,0 +1,23 @@
+MODEL (
+  name bronze.exchange_closures_known,
+  kind SEED (
+    path '$root/seeds/exchange_closures_known.csv'
+  ),
+  description 'Periods of which exchange_closures has every closure',
+  columns (
+    valid_from DATE,
+    valid_to DATE,
+    source VARCHAR
+  ),
+  grain (
+    valid_from
+  ),
+  audits (
+    unique_combination_of_columns(columns := (
+      valid_from
+    )),
+    not_null(columns := (
+      valid_from
+    ))
+  )
+)

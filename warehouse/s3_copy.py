@@ -1,0 +1,85 @@
+"""Copies of an S3 archive's objects beside the warehouse: DuckDB reads files, and needs no extension to be downloaded."""
+
+import datetime as dt
+import os
+import typing as t
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from botocore.exceptions import BotoCoreError, ClientError
+from sqlmesh.utils.errors import SQLMeshError
+
+THREADS = 16
+
+
+def client() -> t.Any:
+    """boto3's client; credentials, region and AWS_ENDPOINT_URL_S3 as boto3 finds them."""
+    import boto3
+    from botocore.config import Config
+
+    elsewhere = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    # other servers than AWS have seldom a host name for each bucket
+    style = {"addressing_style": "path" if elsewhere else "auto"}
+    return boto3.client("s3", config=Config(max_pool_connections=THREADS, s3=style))
+
+
+def delivered(archive: str, first: dt.date, last: dt.date) -> dict[str, int]:
+    """Path under the archive and size in bytes of each object that was delivered from one day (UTC) to another, both included.
+
+    Args:
+        archive: s3://bucket or s3://bucket/prefix.
+    Raises:
+        SQLMeshError: the archive cannot be listed.
+    """
+    bucket, _, prefix = archive.removeprefix("s3://").partition("/")
+    root = f"{prefix}/" if prefix else ""
+    days = [f"{first + dt.timedelta(number)}" for number in range((last - first).days + 1)]
+    # A short interval lists its own days, a backfill the archive once.
+    prefixes = [f"streaming/date={day}/" for day in days] if len(days) <= 40 else ["streaming/date="]
+    found: dict[str, int] = {}
+    try:
+        pages = client().get_paginator("list_objects_v2")
+        for asked in prefixes:
+            for page in pages.paginate(Bucket=bucket, Prefix=root + asked):
+                found |= {item["Key"].removeprefix(root): item["Size"] for item in page.get("Contents", ())}
+    except (BotoCoreError, ClientError) as error:
+        raise SQLMeshError(f"The archive {archive} cannot be listed: {error}: check EGX_WAREHOUSE_ARCHIVE and AWS_*") from error
+    return {key: size for key, size in found.items() if key.endswith(".json") and str(first) <= day_of(key) <= str(last)}
+
+
+def day_of(key: str) -> str:
+    return key.removeprefix("streaming/date=").split("/")[0]
+
+
+def counts(archive: str, first: dt.date, last: dt.date) -> dict[dt.date, int]:
+    """How many objects were delivered on each day."""
+    return {dt.date.fromisoformat(day): count for day, count in Counter(map(day_of, delivered(archive, first, last))).items()}
+
+
+def fetch(archive: str, folder: Path, first: dt.date, last: dt.date) -> None:
+    """Bring what was delivered on some days (UTC) under a folder; an object that is there with its size is not read again.
+
+    Raises:
+        SQLMeshError: the archive cannot be read.
+    """
+    bucket, _, prefix = archive.removeprefix("s3://").partition("/")
+    s3 = client()
+
+    def copy(key: str) -> None:
+        path = folder / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        body = s3.get_object(Bucket=bucket, Key=f"{prefix}/{key}" if prefix else key)["Body"].read()
+        path.with_suffix(".part").write_bytes(body)
+        path.with_suffix(".part").rename(path)
+
+    wanted = [
+        key
+        for key, size in delivered(archive, first, last).items()
+        if not (path := folder / key).exists() or path.stat().st_size != size
+    ]
+    try:
+        with ThreadPoolExecutor(THREADS) as pool:
+            list(pool.map(copy, wanted))
+    except (BotoCoreError, ClientError) as error:
+        raise SQLMeshError(f"The archive {archive} cannot be read: {error}: check EGX_WAREHOUSE_ARCHIVE and AWS_*") from error
