@@ -119,10 +119,14 @@ class Workers:
                     if (waiting := self._waiting.get(answer["number"])) is not None:
                         waiting.put(answer)
         ready.put(False)
-        self._kill(process)
+        process.wait()
+        self._ended(process)
 
     def _kill(self, process: subprocess.Popen[bytes]) -> None:
         _kill_group(process)
+        self._ended(process)
+
+    def _ended(self, process: subprocess.Popen[bytes]) -> None:
         with self._lock:
             if self._process is process:
                 self._process = None

@@ -83,7 +83,7 @@ class Report:
     stale: dict[str, dt.datetime | None] = field(default_factory=dict)
     """Symbol -> the start of its newest bar, None without any."""
     unconfirmed: int = 0
-    """Sessions that the calendar only expects."""
+    """Sessions that the calendar only expects, or whose Ramadan hours it does not know."""
 
     @property
     def missing(self) -> int:
@@ -142,9 +142,11 @@ class Checker:
 
     def _intraday(self, symbol: str, interval: Interval, bars: Mapping[dt.datetime, Bar], quiet: set[dt.datetime]) -> list[Gap]:
         until = traded_until(symbol)
+        width = MINUTES[interval] * _MINUTE
         per_session = [
-            (session, list(self._calendar.expected(interval, session.date, session.date)))
+            (session, [start for start in self._calendar.expected(interval, session.date, session.date) if start + width <= end])
             for session in self._sessions
+            for end in [self._calendar.sure_until(session)]
             if session.close <= self._over and (until is None or session.date < until)
         ]
         rates = [sum(start in bars for start in expected) / len(expected) for _, expected in per_session]
@@ -311,7 +313,8 @@ def check(
             without.forget(symbol, interval, midnight, over)
         report.gaps += checker.gaps(symbol, interval, without.starts(symbol, interval))
     report.stale = _stale(archived, symbols, [session for session in calendar.sessions(first, last) if session.close <= over])
-    report.unconfirmed = sum(not calendar.known(session.date) for session in calendar.sessions(first, last))
+    dates = [session.date for session in calendar.sessions(first, last)]
+    report.unconfirmed = sum(not (calendar.known(date) and calendar.hours_known(date)) for date in dates)
     return report
 
 
@@ -394,7 +397,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             console.print(f"Nothing is missing, {report.first} to {report.last}: {len(report.series)} series.")
         if report.unconfirmed:
-            console.print(f"{report.unconfirmed} of the sessions are expected, not confirmed: see docs/calendar.md.")
+            text = "of the sessions, or their Ramadan hours, are expected, not confirmed: see docs/calendar.md."
+            console.print(f"{report.unconfirmed} {text}")
     return 1 if report.gaps or report.stale else 0
 
 

@@ -328,6 +328,21 @@ def test_a_thirty_minute_bar_that_is_always_there_is_missed_at_once() -> None:
     assert starts(checked(archived, interval="30 Minute")) == [half_hours[100]]
 
 
+def test_after_the_earliest_close_of_a_ramadan_without_known_hours_nothing_is_judged() -> None:
+    """Ramadan 2027: the sessions end at 13:30, and the calendar does not know it."""
+    first, last = dt.date(2027, 2, 14), dt.date(2027, 3, 4)
+    over = dt.datetime(2027, 3, 5, tzinfo=dt.UTC)
+    minutes = [start for start in traded("a", 0.9, first, last) if start.astimezone(CAIRO).time() < dt.time(13, 15)]
+    archived: Archived = {}
+    filled(archived, "COMI", "1 Minute", minutes)
+    checker = Checker(archived, egx(), first, last, over)
+    assert checker.gaps("COMI", "1 Minute", set()) == []
+    hole = [start for start in minutes if start.date() == first and start.astimezone(CAIRO).hour == 11]
+    for start in hole:
+        del archived["COMI", "1 Minute"][start]
+    assert set(hole) <= set(starts(checker.gaps("COMI", "1 Minute", set())))
+
+
 @pytest.mark.skipif(not DATA, reason="EGX_DATA_DIR names no folder with real minutes")
 @pytest.mark.parametrize("symbol", ["COMI", "SWDY", "ETEL"])
 def test_real_minutes(symbol: str) -> None:
@@ -468,4 +483,4 @@ def test_an_archive_that_is_not_there_and_dates_that_do_not_fit(
 
 def test_sessions_that_are_only_expected_are_said_to_be(folder: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
     folder("--from", "2026-12-01", "--to", "2026-12-10")
-    assert "8 of the sessions are expected, not confirmed" in capsys.readouterr().out
+    assert "8 of the sessions, or their Ramadan hours, are expected, not confirmed" in capsys.readouterr().out
