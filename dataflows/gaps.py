@@ -176,7 +176,7 @@ class Checker:
                 absent = [start for start in expected if start not in bars and start not in quiet]
                 why, unsure, shares = self._by_other_intervals(symbol, interval, absent)
                 volume, lack = days.get(session.date, 0), lacks.get(session.date)
-                beyond = (lack - shares) / volume if lack is not None else 0.0  # what these do not explain
+                beyond = (lack - shares) / volume if lack is not None else math.nan  # what these do not explain
                 likely = functools.partial(self._improbable, interval, expected, set(unsure), max(rate, usual / 2))
                 if lack is None and MINUTES[interval] >= 5 and usual >= ALWAYS:
                     why.update((start, "it trades in nearly every one") for start in unsure)
@@ -185,7 +185,7 @@ class Checker:
                     if not runs:
                         text = f"the Daily bar has {beyond:.1%} more volume"
                         found.append(Gap(symbol, interval, "somewhere", text, tuple(unsure)))
-                elif lack is None or abs(lack) > AGREES * volume:
+                elif not abs(beyond) <= AGREES:
                     why.update(likely(IMPROBABLE))
                 found += _join(symbol, interval, "bars", why, expected)
         return found

@@ -136,16 +136,15 @@ class TradingView:
                 else:
                     alive = True
                     yield self.to_bars(symbol, interval, rows, now)
-            if (why := None if alive else self._dead([error for _, error in mute], len(due))) is not None:
+            if not alive and (why := self._dead([error for _, error in mute], len(due))):
                 self._report("source", "dead", f"{why}; the poll was given up, the next one asks again", now)
-            elif waiting and time.monotonic() >= ends:
+                break
+            if waiting and time.monotonic() >= ends:
                 text = f"the poll was ended after {seconds:g} s; the next one begins with the {len(waiting)} symbols that it left"
                 self._report("source", "slow", text, now)
-            else:
-                continue
-            for future in waiting:
-                future.cancel()
-            break
+                break
+        for future in waiting:
+            future.cancel()
         for symbol, failure in mute if alive else ():
             self._failed(symbol, failure, now)
 
