@@ -72,7 +72,7 @@ class Workers:
                 stdin: Any = process.stdin
                 stdin.write(json.dumps({"number": number, "seconds": seconds, "request": request}).encode() + b"\n")
                 stdin.flush()
-            except OSError:
+            except (OSError, ValueError):  # its end is closed, or ours: it was killed
                 answers.put(None)
         try:
             answer = answers.get(timeout=seconds + _GRACE_SECONDS)
@@ -114,20 +114,19 @@ class Workers:
             for number, line in enumerate(stdout):
                 if number == 0:
                     ready.put(True)
-                    continue
-                answer = json.loads(line)
-                if (waiting := self._waiting.get(answer["number"])) is not None:
-                    waiting.put(answer)
+                elif line.endswith(b"\n"):  # else it died in the middle of it
+                    answer = json.loads(line)
+                    if (waiting := self._waiting.get(answer["number"])) is not None:
+                        waiting.put(answer)
         ready.put(False)
         process.wait()
-        with self._lock:
-            if self._process is process:
-                self._process = None
-                for waiting in self._waiting.values():
-                    waiting.put(None)
+        self._ended(process)
 
     def _kill(self, process: subprocess.Popen[bytes]) -> None:
         _kill_group(process)
+        self._ended(process)
+
+    def _ended(self, process: subprocess.Popen[bytes]) -> None:
         with self._lock:
             if self._process is process:
                 self._process = None

@@ -51,10 +51,19 @@ Period = tuple[dt.date, dt.date]
 class Calendar:
     """Sunday to Thursday but for the closures, by dated hours; Ramadan's hours go before the regular ones."""
 
-    def __init__(self, hours: list[Hours], closures: frozenset[dt.date], known: tuple[Period, ...] = ()) -> None:
-        """:arg known: the periods whose closures were observed; elsewhere they are expected ones."""
+    def __init__(
+        self,
+        hours: list[Hours],
+        closures: frozenset[dt.date],
+        known: tuple[Period, ...] = (),
+        ramadans: tuple[Period, ...] = (),
+    ) -> None:
+        """
+        :arg known: the periods whose closures were observed; elsewhere they are expected ones.
+        :arg ramadans: the periods that are expected to be Ramadan, and have no hours of their own: nobody knows them yet.
+        """
         self._hours = sorted(hours, key=lambda h: (not h.ramadan, h.first))
-        self._closures, self._known = closures, known
+        self._closures, self._known, self._ramadans = closures, known, ramadans
         self.first = min(h.first for h in hours)
 
     @lru_cache(maxsize=8192)  # noqa: B019 - there is one calendar a process
@@ -86,6 +95,17 @@ class Calendar:
     def known(self, date: dt.date) -> bool:
         """Whether it was observed that the exchange traded on that date, or did not."""
         return any(first <= date <= last for first, last in self._known)
+
+    def hours_known(self, date: dt.date) -> bool:
+        """Whether the session of a date has hours of its own: not in a Ramadan whose hours nobody has announced yet."""
+        return not any(first <= date <= last for first, last in self._ramadans)
+
+    def sure_until(self, session: Session) -> dt.datetime:
+        """Up to when there is trading for sure: the close, or, where the hours are not known, the earliest end in a Ramadan."""
+        if self.hours_known(session.date):
+            return session.close
+        earliest = min(hours.close_continuous for hours in self._hours if hours.ramadan)
+        return dt.datetime.combine(session.date, earliest, CAIRO).astimezone(dt.UTC)
 
     def open_session(self, now: dt.datetime) -> Session | None:
         """The session that is on at `now` (aware), None where the exchange is closed."""
@@ -189,4 +209,6 @@ def egx(seeds: Path = SEEDS) -> Calendar:
     listed = {dt.date.fromisoformat(row["date"]) for row in _rows(seeds / "exchange_closures.csv")}
     expected = {dt.date.fromisoformat(row["date"]) for row in _rows(seeds / "exchange_closures_expected.csv")}
     observed = {date for date in expected if any(first <= date <= last for first, last in known)}
-    return Calendar(hours, frozenset(listed | (expected - observed)), known)
+    ramadans = tuple(_period(row) for row in _rows(seeds / "exchange_ramadan_expected.csv"))
+    unknown = tuple(of for of in ramadans if not any(h.ramadan and h.first <= of[1] and of[0] <= h.last for h in hours))
+    return Calendar(hours, frozenset(listed | (expected - observed)), known, unknown)

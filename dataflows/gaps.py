@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
+import functools
 import json
 import math
 import statistics
@@ -35,9 +36,11 @@ DAYS_BACK: Final = 30  # where --from is not given
 STALE_SESSIONS: Final = 3  # a symbol without a bar in so many sessions is stale
 MOST_ROWS: Final = 100  # of the table
 IMPROBABLE: Final = 1e-6  # of a session to have such a long quiet run by chance
+SUSPECT: Final = 1e-3  # the same in a session whose Daily bar has more volume than its other bars
 ALWAYS: Final = 0.98  # from this share of its bars on, a 5 or 30 Minute bar's absence is no quiet
-SUSPECT: Final = 1e-3  # the same in a session whose daily bar has more volume than its other bars
+AGREES: Final = 0.001  # of a day's volume: within it, the Daily bar says that all its bars are there
 DAILY_TOLERANCE: Final = 0.02  # of a day's volume, where it usually differs from that of the day's other bars
+MOST_USUAL: Final = 0.05  # of a day's volume: what lacks more in most sessions is not off the book, it is lost
 _DATED: Final[tuple[Interval, ...]] = ("Daily", "Weekly", "Monthly")
 _COARSER: Final[dict[Interval, tuple[Interval, ...]]] = {
     "1 Minute": ("5 Minute", "30 Minute"),
@@ -60,6 +63,8 @@ class Gap:
     """session (no bar of it at all), bars (some of a session), somewhere (some of these bars), or unfinished."""
     why: str
     starts: tuple[dt.datetime, ...]
+    traded: bool = False
+    """Whether the Daily bar says that there was trade in a session without any bar: that it was quiet is no excuse."""
 
     def as_json(self) -> dict[str, Any]:
         first, last = self.starts[0].isoformat(), self.starts[-1].isoformat()
@@ -78,7 +83,7 @@ class Report:
     stale: dict[str, dt.datetime | None] = field(default_factory=dict)
     """Symbol -> the start of its newest bar, None without any."""
     unconfirmed: int = 0
-    """Sessions that the calendar only expects."""
+    """Sessions that the calendar only expects, or whose Ramadan hours it does not know."""
 
     @property
     def missing(self) -> int:
@@ -130,75 +135,81 @@ class Checker:
             for start in self._calendar.expected(interval, self._first, self._last)
             if self._calendar.is_final(interval, start, self._over)
             and (until is None or start.astimezone(CAIRO).date() < until)
-            and (interval == "Daily" or period(interval, start.astimezone(CAIRO).date())[1] <= self._last)
+            and not any(self._calendar.sessions(self._last + DAY, period(interval, start.astimezone(CAIRO).date())[1]))
         ]
         missing = {start: "no bar" for start in expected if period(interval, start.astimezone(CAIRO).date()) not in have}
         return list(_join(symbol, interval, "session", missing, expected))
 
     def _intraday(self, symbol: str, interval: Interval, bars: Mapping[dt.datetime, Bar], quiet: set[dt.datetime]) -> list[Gap]:
         until = traded_until(symbol)
+        width = MINUTES[interval] * _MINUTE
         per_session = [
-            (session, list(self._calendar.expected(interval, session.date, session.date)))
+            (session, [start for start in self._calendar.expected(interval, session.date, session.date) if start + width <= end])
             for session in self._sessions
+            for end in [self._calendar.sure_until(session)]
             if session.close <= self._over and (until is None or session.date < until)
         ]
         rates = [sum(start in bars for start in expected) / len(expected) for _, expected in per_session]
         usual = statistics.median(traded) if (traded := [rate for rate in rates if rate]) else 0.0
-        lacks = self._daily_lacks(symbol, bars)
-        tolerance = _tolerance(list(lacks.values()))
+        days = {
+            start.astimezone(CAIRO).date(): bar.volume
+            for start, bar in self._archived.get((symbol, "Daily"), {}).items()
+            if bar.is_final and bar.volume
+        }
+        lacks = _lacks(bars, days)
+        tolerance = _tolerance([lacks[date] / days[date] for date in lacks])
+
+        def has(each: tuple[tuple[Session, Starts], float]) -> str:
+            (session, _), rate = each
+            return "bars" if rate else "volume" if session.date in days else "nothing"
+
         found: list[Gap] = []
-        for empty, run in groupby(zip(per_session, rates, strict=True), lambda each: not each[1]):
-            if empty:  # sessions without any bar, as one gap
-                if starts := tuple(start for (_, expected), _ in run for start in expected if start not in quiet):
-                    found.append(Gap(symbol, interval, "session", "no bar", starts))
+        for what, run in groupby(zip(per_session, rates, strict=True), has):
+            if what != "bars":  # sessions without any bar, as one gap
+                contradicted = what == "volume"
+                starts = tuple(start for (_, expected), _ in run for start in expected if contradicted or start not in quiet)
+                if starts:
+                    text = "no bar, but the Daily bar has volume" if contradicted else "no bar"
+                    found.append(Gap(symbol, interval, "session", text, starts, contradicted))
                 continue
             for (session, expected), rate in run:
                 absent = [start for start in expected if start not in bars and start not in quiet]
-                why, unsure = self._by_other_intervals(symbol, interval, absent)
-                lack = lacks.get(session.date)
-                if lack is None:
-                    if MINUTES[interval] >= 5 and usual >= ALWAYS:
-                        why.update((start, "it trades in nearly every one") for start in unsure)
-                    else:
-                        why.update(self._improbable(interval, expected, set(unsure), max(rate, usual / 2), IMPROBABLE))
-                elif lack > tolerance and not why:
-                    why = self._improbable(interval, expected, set(unsure), max(rate, usual / 2), SUSPECT)
-                    if not why and unsure:
-                        found.append(
-                            Gap(symbol, interval, "somewhere", f"the Daily bar has {lack:.1%} more volume", tuple(unsure))
-                        )
+                why, unsure, shares = self._by_other_intervals(symbol, interval, absent)
+                volume, lack = days.get(session.date, 0), lacks.get(session.date)
+                beyond = (lack - shares) / volume if lack is not None else math.nan  # what these do not explain
+                likely = functools.partial(self._improbable, interval, expected, set(unsure), max(rate, usual / 2))
+                if lack is None and MINUTES[interval] >= 5 and usual >= ALWAYS:
+                    why.update((start, "it trades in nearly every one") for start in unsure)
+                elif unsure and beyond > tolerance:
+                    why.update(runs := likely(SUSPECT))
+                    if not runs:
+                        text = f"the Daily bar has {beyond:.1%} more volume"
+                        found.append(Gap(symbol, interval, "somewhere", text, tuple(unsure)))
+                elif not abs(beyond) <= AGREES:
+                    why.update(likely(IMPROBABLE))
                 found += _join(symbol, interval, "bars", why, expected)
         return found
 
-    def _daily_lacks(self, symbol: str, bars: Mapping[dt.datetime, Bar]) -> dict[dt.date, float]:
-        """Date -> the share of its volume that is in none of its intraday bars, where that can be told."""
-        volumes: dict[dt.date, list[int | None]] = {}
-        for start, bar in bars.items():
-            volumes.setdefault(start.astimezone(CAIRO).date(), []).append(bar.volume)
-        lacks = {}
-        for start, daily in self._archived.get((symbol, "Daily"), {}).items():
-            of = volumes.get(date := start.astimezone(CAIRO).date(), [])
-            if daily.is_final and daily.volume and of and None not in of:
-                lacks[date] = 1 - sum(volume or 0 for volume in of) / daily.volume
-        return lacks
+    def _by_other_intervals(self, symbol: str, interval: Interval, absent: Starts) -> tuple[Why, Starts, int]:
+        """What finer and coarser bars say of a session's absent bars.
 
-    def _by_other_intervals(self, symbol: str, interval: Interval, absent: Starts) -> tuple[Why, Starts]:
-        """What finer and coarser bars say of a session's absent bars: those that are missing, and those left unsure."""
+        Those that are missing, those left unsure, and how many shares of the day's volume were traded in the missing ones.
+        """
         why: Why = {}
         explained: set[dt.datetime] = set()
-        lacking: list[tuple[dt.datetime, int]] = []  # start of a coarser bar, and what its parts lack of its volume
+        lacking: list[tuple[dt.datetime, int]] = []  # start of a bar, and what it or its parts lack of its volume
         minutes = MINUTES[interval]
         for finer, width in MINUTES.items():
             if width < minutes:
                 of = self._archived.get((symbol, finer), {})
-                why.update(
-                    (start, f"{finer} bars are there")
-                    for start in absent
-                    if any(start + n * width * _MINUTE in of for n in range(minutes // width))
-                )
+                for start in absent:
+                    parts = [of[part] for n in range(minutes // width) if (part := start + n * width * _MINUTE) in of]
+                    if parts and start not in why:
+                        why[start] = f"{finer} bars are there"
+                        lacking.append((start, sum(bar.volume or 0 for bar in parts)))
                 if absent and any(at in of for at in self._calendar.expected(finer, *[absent[0].astimezone(CAIRO).date()] * 2)):
                     explained.update(absent)  # the others have no such bars either; should those be missing, they are found first
-        parts = self._archived.get((symbol, interval), {})
+        own = self._archived.get((symbol, interval), {})
         for coarser in _COARSER[interval]:
             width = MINUTES[coarser]
             wholes = self._archived.get((symbol, coarser), {})
@@ -206,7 +217,7 @@ class Checker:
                 inside, end = [start for start in run if start not in explained], begin + width * _MINUTE
                 whole = wholes.get(begin)
                 at = (begin + n * minutes * _MINUTE for n in range(width // minutes))
-                volumes = [parts[start].volume for start in at if start in parts]
+                volumes = [own[start].volume for start in at if start in own]
                 if not inside or whole is None or whole.volume is None or not whole.is_final or None in volumes:
                     continue
                 lacks = whole.volume - sum(volume or 0 for volume in volumes)
@@ -215,7 +226,8 @@ class Checker:
                     lacking.append((begin, lacks))
                     why.update((start, f"the {coarser} bar has more volume") for start in inside if start not in why)
                 explained.update(inside)  # missing, or nothing was traded in them
-        return why, [start for start in absent if start not in explained and start not in why]
+        unsure = [start for start in absent if start not in explained and start not in why]
+        return why, unsure, sum(shares for _, shares in lacking)
 
     def _improbable(self, interval: Interval, expected: Starts, absent: set[dt.datetime], rate: float, level: float) -> Why:
         """Runs of absent bars that chance does not make, at a `level`: the symbol's own, and those of the whole market."""
@@ -237,15 +249,24 @@ class Checker:
         return why
 
 
+def _lacks(bars: Mapping[dt.datetime, Bar], days: Mapping[dt.date, int]) -> dict[dt.date, int]:
+    """Date -> how many shares of its volume are in none of its bars, where that can be told; `days`: the volumes."""
+    volumes: dict[dt.date, list[int | None]] = {}
+    for start, bar in bars.items():
+        volumes.setdefault(start.astimezone(CAIRO).date(), []).append(bar.volume)
+    return {
+        date: days[date] - sum(volume or 0 for volume in of) for date, of in volumes.items() if date in days and None not in of
+    }
+
+
 def _tolerance(lacks: list[float]) -> float:
     """Up to which lack of a day's volume a session counts as whole, by that of all sessions.
 
-    Where the volumes usually agree to the share, any lack tells.
+    Where the volumes usually agree to the share, any lack tells; where most sessions lack much, so does what is above zero.
     """
-    if len(lacks) < 3:
+    if len(lacks) < 3 or (usual := statistics.median(lacks)) > MOST_USUAL:
         return DAILY_TOLERANCE
-    middle = statistics.median(lacks)
-    return max(middle, 0.0) + (DAILY_TOLERANCE if middle else 0.0)
+    return max(usual, 0.0) + (DAILY_TOLERANCE if usual else 0.0)
 
 
 _MINUTE: Final = dt.timedelta(minutes=1)
@@ -264,24 +285,36 @@ def _join(symbol: str, interval: Interval, kind: str, missing: Why, expected: St
             yield Gap(symbol, interval, kind, why, tuple(run))
 
 
-def check(settings: Settings, series: Sequence[Series], first: dt.date, last: dt.date, over: dt.datetime) -> Report:
+def quiet(settings: Settings) -> Quiet:
+    """The memory of what the source of the settings does not have."""
+    return Quiet(settings.path(settings.ingest.state), settings.source.kind, settings.source.exchange)
+
+
+def check(
+    settings: Settings, series: Sequence[Series], first: dt.date, last: dt.date, over: dt.datetime, *, again: bool = False
+) -> Report:
     """The report of an archive.
 
     :arg series: what to check; those without an interval in the archive count as wholly missing.
     :arg over: aware; what was over by then is checked.
+    :arg again: first forget that some of it was quiet.
     :raises ConnectorError: the archive cannot be read.
     """
     calendar = egx()
     source = settings.source
     symbols = list(dict.fromkeys(symbol for symbol, _ in series))
     archived = read(store(settings), source.exchange, symbols, first, last, over + DAY)
-    quiet = Quiet(settings.path(settings.ingest.state), source.kind, source.exchange)
+    without = quiet(settings)
     checker = Checker(archived, calendar, first, last, over)
     report = Report(first, last, list(series))
     for symbol, interval in series:
-        report.gaps += checker.gaps(symbol, interval, quiet.starts(symbol, interval))
+        if again:
+            midnight = dt.datetime.combine(first, dt.time(), CAIRO).astimezone(dt.UTC)
+            without.forget(symbol, interval, midnight, over)
+        report.gaps += checker.gaps(symbol, interval, without.starts(symbol, interval))
     report.stale = _stale(archived, symbols, [session for session in calendar.sessions(first, last) if session.close <= over])
-    report.unconfirmed = sum(not calendar.known(session.date) for session in calendar.sessions(first, last))
+    dates = [session.date for session in calendar.sessions(first, last)]
+    report.unconfirmed = sum(not (calendar.known(date) and calendar.hours_known(date)) for date in dates)
     return report
 
 
@@ -364,7 +397,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             console.print(f"Nothing is missing, {report.first} to {report.last}: {len(report.series)} series.")
         if report.unconfirmed:
-            console.print(f"{report.unconfirmed} of the sessions are expected, not confirmed: see docs/calendar.md.")
+            text = "of the sessions, or their Ramadan hours, are expected, not confirmed: see docs/calendar.md."
+            console.print(f"{report.unconfirmed} {text}")
     return 1 if report.gaps or report.stale else 0
 
 

@@ -29,6 +29,16 @@ class Quiet:
             connection.execute(_TABLE)
             connection.executemany("INSERT OR IGNORE INTO quiet VALUES (?, ?, ?, ?, ?)", rows)
 
+    def forget(self, symbol: str, interval: Interval, first: dt.datetime, last: dt.datetime) -> None:
+        """Those of a symbol and interval from one start to another (UTC, both included) are unknown again."""
+        if self._path.exists():
+            with closing(connect(self._path)) as connection, connection:
+                connection.execute(_TABLE)
+                connection.execute(
+                    "DELETE FROM quiet WHERE (source, exchange, symbol, interval) = (?, ?, ?, ?) AND start BETWEEN ? AND ?",
+                    (self._source, self._exchange, symbol, interval, first.isoformat(), last.isoformat()),
+                )
+
     def starts(self, symbol: str, interval: Interval) -> set[dt.datetime]:
         """Those of a symbol and interval."""
         if not self._path.exists():

@@ -2,7 +2,7 @@
 
     calendar = EgyptianExchangeCalendar(start="2024-01-01", end="2026-06-30")
     register(); exchange_calendars.get_calendar("XCAI")
-    python -m dataflows.xcai            # writes the closures it expects, for the stream and the warehouse; --check compares
+    python -m dataflows.xcai            # writes the closures and Ramadans it expects, for stream and warehouse; --check compares
 
 Holidays come from the `holidays` library and two rules, hours and what is known better from the files in warehouse/seeds.
 The module needs these, `exchange_calendars` and `holidays`, and nothing else of this project.
@@ -68,17 +68,34 @@ def by_rule(year: int) -> dict[dt.date, Closure]:
         dt.date(year, 1, 1): Closure("New Year (bank holiday)"),
         easter(year, EASTER_ORTHODOX): Closure("Coptic Easter"),
     }
-    named = country_holidays("EG", years=year, language="en_US", categories=("public", "government"))
-    for day, name in named.items():
+    for day, name in _named(year).items():
         made[day] = Closure(name.replace(", estimated)", ")").replace(" (estimated)", ""), "estimated" in name)
     return {day: closure for day, closure in sorted(made.items()) if day.weekday() not in (FRIDAY, SATURDAY)}
 
 
-def _ramadan(year: int) -> list[dt.date]:
-    """The thirty days before Eid al-Fitr, to a day or so Ramadan."""
-    named = country_holidays("EG", years=year, language="en_US")
-    feast = min(day for day, name in named.items() if "Eid al-Fitr" in name)
-    return [feast - dt.timedelta(days=days) for days in range(30, 0, -1)]
+def _named(year: int) -> Any:
+    """Date -> name of a year's holidays, of weekends too; with "estimated" in it where the moon decides."""
+    return country_holidays("EG", years=year, language="en_US", categories=("public", "government"))
+
+
+def ramadans_without_hours() -> list[tuple[dt.date, dt.date]]:
+    """First and last day of each Ramadan from FIRST to LAST that exchange_hours.csv says nothing of.
+
+    A day longer at both ends than the thirty days before Eid al-Fitr, for the moon decides when it begins and ends.
+    """
+    dated = [(row["valid_from"], row["valid_to"]) for row in _rows("exchange_hours.csv") if row["kind"] == "ramadan"]
+    found = []
+    for year in range(FIRST.year, LAST.year + 2):  # a year's last Ramadan may end in the next one
+        feast = min(day for day, name in _named(year).items() if "Eid al-Fitr" in name)
+        first, last = feast - dt.timedelta(days=31), feast
+        if first <= LAST and last >= FIRST and not any(a <= last.isoformat() and first.isoformat() <= b for a, b in dated):
+            found.append((first, last))
+    return found
+
+
+def _known_days() -> set[dt.date]:
+    """Those for which exchange_closures_known.csv says that exchange_closures.csv is complete."""
+    return {day for row in _rows("exchange_closures_known.csv") for day in _days(row["valid_from"], row["valid_to"])}
 
 
 @cache
@@ -90,7 +107,7 @@ def closures() -> dict[dt.date, Closure]:
     """
     listed = {dt.date.fromisoformat(row["date"]): Closure(row["reason"]) for row in _rows("exchange_closures.csv")}
     open_anyway = {dt.date.fromisoformat(row["date"]) for row in _rows("exchange_open_holidays.csv")}
-    known = {day for row in _rows("exchange_closures_known.csv") for day in _days(row["valid_from"], row["valid_to"])}
+    known = _known_days()
     ruled = {day: closure for year in range(FIRST.year, LAST.year + 1) for day, closure in by_rule(year).items()}
     kept = {day: closure for day, closure in ruled.items() if day not in known and day not in open_anyway}
     return {day: closure for day, closure in sorted({**kept, **listed}.items()) if FIRST <= day <= LAST}
@@ -103,7 +120,8 @@ class EgyptianExchangeCalendar(ExchangeCalendar):  # type: ignore[misc]  # the l
     at 14:25 and trading at the closing price at 14:30. In Ramadan trading ends at 13:30 (known from 2022 on).
     Early closes are Ramadan's; there are no breaks: the auction belongs to the session.
 
-    Warns (UnconfirmedHolidays) when it is made for days whose moon-sighted holidays are estimates.
+    Warns (UnconfirmedHolidays) when it is made for years whose moon-sighted holidays are estimates, or for a Ramadan whose
+    hours are not known.
     """
 
     name = "XCAI"
@@ -112,6 +130,10 @@ class EgyptianExchangeCalendar(ExchangeCalendar):  # type: ignore[misc]  # the l
 
     def __init__(self, start: Any = None, end: Any = None, side: str = "left") -> None:
         super().__init__(start, end, side)
+        self._asked = (
+            self.first_session.date() if start is None else pd.Timestamp(start).date(),
+            self.last_session.date() if end is None else pd.Timestamp(end).date(),
+        )
         if unsure := self.unconfirmed():
             years = "; ".join(f"{year}: {', '.join(names)}" for year, names in unsure.items())
             warnings.warn(
@@ -186,21 +208,20 @@ class EgyptianExchangeCalendar(ExchangeCalendar):  # type: ignore[misc]  # the l
     # What the library has no notion of
 
     def unconfirmed(self) -> dict[int, list[str]]:
-        """Year -> what the calendar only estimates in its range."""
+        """Year -> what is only estimated of it, of the years that the calendar's range touches outside the known periods.
+
+        Holidays of the whole year, at weekends too: the moon may move them, and so may the government, into the range.
+        """
+        first, last = self._asked
+        known = _known_days()
         found: dict[int, list[str]] = {}
-        first, last = self.first_session.date(), self.last_session.date()
-        for day, closure in closures().items():
-            if first <= day <= last and closure.estimated:
-                names = found.setdefault(day.year, [])
-                name = closure.reason.split("; ")[-1].removesuffix(" (observed)")
-                if name not in names:
-                    names.append(name)
-        dated = {int(row["valid_from"][:4]) for row in self.hours("ramadan")}
-        for year in set(range(first.year, last.year + 1)) - dated:
-            ramadan = _ramadan(year)
-            if first <= ramadan[-1] and ramadan[0] <= last:
-                found.setdefault(year, []).append("Ramadan hours")
-        return dict(sorted(found.items()))
+        for year in sorted({day.year for day in _days(first.isoformat(), last.isoformat()) if day not in known}):
+            names = [part for day, name in sorted(_named(year).items()) if day not in known for part in name.split("; ")]
+            found[year] = list(dict.fromkeys(name.split(" (")[0] for name in names if "estimated" in name))
+        for begin, end in ramadans_without_hours():
+            if begin <= last and first <= end:
+                found.setdefault(begin.year, []).append("Ramadan hours")
+        return {year: names for year, names in sorted(found.items()) if names}
 
     def _hours_of(self, session: Any) -> dict[str, str]:
         date = pd.Timestamp(session).date().isoformat()
@@ -262,20 +283,29 @@ def expected_csv() -> str:
     return text.getvalue()
 
 
+def ramadan_csv() -> str:
+    """warehouse/seeds/exchange_ramadan_expected.csv: the Ramadans whose hours nobody knows."""
+    rows = [f"{first},{last},rule\n" for first, last in ramadans_without_hours()]
+    return "".join(["valid_from,valid_to,source\n", *rows])
+
+
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Write the closures that the exchange's calendar expects.")
-    parser.add_argument("--check", action="store_true", help="only compare: status 1 if the file is out of date")
+    parser = argparse.ArgumentParser(description="Write the closures and Ramadans that the exchange's calendar expects.")
+    parser.add_argument("--check", action="store_true", help="only compare: status 1 if a file is out of date")
     check = parser.parse_args(arguments).check
-    path, text = SEEDS / "exchange_closures_expected.csv", expected_csv()
-    if path.exists() and path.read_text(encoding="utf-8") == text:
-        print(f"{path.name} is current: {len(text.splitlines()) - 1} closures")
-        return 0
-    if check:
-        print(f"{path.name} is out of date: run `just calendar-seed`", file=sys.stderr)
-        return 1
-    path.write_text(text, encoding="utf-8")
-    print(f"wrote {path.name}: {len(text.splitlines()) - 1} closures")
-    return 0
+    status = 0
+    for name, made in (("exchange_closures_expected.csv", expected_csv), ("exchange_ramadan_expected.csv", ramadan_csv)):
+        path, text = SEEDS / name, made()
+        rows = len(text.splitlines()) - 1
+        if path.exists() and path.read_text(encoding="utf-8") == text:
+            print(f"{name} is current: {rows} rows")
+        elif check:
+            print(f"{name} is out of date: run `just calendar-seed`", file=sys.stderr)
+            status = 1
+        else:
+            path.write_text(text, encoding="utf-8")
+            print(f"wrote {name}: {rows} rows")
+    return status
 
 
 if __name__ == "__main__":

@@ -284,6 +284,7 @@ class FakeSignIn:
 
     def __init__(self, username: str, password: str, token: str) -> None:
         self.attempts = 0
+        self.token, self.status = token, 200
 
         class Page(http.server.BaseHTTPRequestHandler):
             def do_POST(page) -> None:
@@ -291,9 +292,9 @@ class FakeSignIn:
                 self.attempts += 1
                 good = form.get("username") == [username] and form.get("password") == [password]
                 body = json.dumps(
-                    {"user": {"auth_token": token}} if good else {"error": "", "code": "invalid_credentials"}
+                    {"user": {"auth_token": self.token}} if good else {"error": "", "code": "invalid_credentials"}
                 ).encode()
-                page.send_response(200)
+                page.send_response(self.status)
                 page.send_header("Content-Length", str(len(body)))
                 page.end_headers()
                 page.wfile.write(body)

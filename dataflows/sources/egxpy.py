@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import importlib.util
+import itertools
 import logging
 import os
 import sys
@@ -15,7 +16,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, Self
 
 import msgspec
@@ -24,7 +25,7 @@ import tenacity
 from connectors.polling import Poll
 from connectors.workers import Died, Overran, Workers
 from dataflows.bar import CAIRO, EARLIEST, Bar, Interval, Rejected, from_fields
-from dataflows.calendar import Calendar, egx
+from dataflows.calendar import Calendar, Session, egx, period
 from dataflows.schedule import Schedule, SystemClock, polls
 from dataflows.settings import ROOT, Settings
 from dataflows.sources import SourceError
@@ -59,11 +60,11 @@ class NoBars(Exception):
 
 @dataclass
 class _Trouble:
-    """A symbol that gave no bars: how often in a row, when to ask again, and when which reason was reported last."""
+    """A symbol that gave no bars: how often in a row, when to ask again, and whether it may pass by itself."""
 
     failures: int = 0
     again: dt.datetime = EARLIEST
-    reported: dict[str, dt.date] = field(default_factory=dict)
+    passing: bool = False
 
 
 class TradingView:
@@ -77,6 +78,8 @@ class TradingView:
         self._workers = Workers(_command(self._options.data_url, self._options.sign_in_url), _environment())
         self._threads = ThreadPoolExecutor(self._options.parallel, thread_name_prefix="egxpy")
         self._troubles: dict[str, _Trouble] = {}
+        self._reported: dict[tuple[str, str], dt.date] = {}
+        """What, and which kind of report of it -> when it was made last."""
         self._token: str | None = None
         self._signed_in_on: dt.date | None = None
 
@@ -92,18 +95,30 @@ class TradingView:
         self._workers.rest()
 
     def poll(self, symbols: Sequence[str], interval: Interval, count: int, now: dt.datetime) -> Iterator[list[Bar]]:
-        """The newest `count` bars of each symbol, as each comes; symbols that failed lately are left out or come last.
+        """The newest `count` bars of each symbol, as each comes; symbols that failed lately come last.
+
+        Those that still have to wait are left out; silent ones only while the exchange is open, as there are few polls else.
+        Where nobody answers it is the source that is silent: the poll is given up, and no symbol has failed. A poll takes no
+        longer than the time between two, and what it did not ask for comes first in the next one.
 
         :arg now: aware; the time of the poll.
         """
-        due = [symbol for symbol in symbols if self._trouble(symbol).again <= now]
-        due.sort(key=lambda symbol: self._trouble(symbol).failures)
+        is_open = self._calendar.open_session(now) is not None
+        waits = {symbol for symbol in symbols if (of := self._trouble(symbol)).again > now and (is_open or not of.passing)}
+        due = sorted((symbol for symbol in symbols if symbol not in waits), key=lambda symbol: self._trouble(symbol).failures)
         self._sign_in(now)
+        today = now.astimezone(CAIRO).date()
+        if self._calendar.session(today) and not self._calendar.hours_known(today):
+            self._report(
+                "calendar", "hours", "today's Ramadan hours are not known: see docs/calendar.md for where to add them", now
+            )
+        seconds = max(self._source.poll_seconds, self._options.deadline_seconds)
+        ends = time.monotonic() + seconds
         waiting: dict[Future[list[list[float | None]]], str] = {
             self._threads.submit(self.ask, symbol, interval, count): symbol for symbol in due
         }
-        answered = mute = 0
-        unreachable: list[tuple[str, NoBars]] = []
+        alive = False  # whether TradingView has said anything
+        mute: list[tuple[str, NoBars]] = []
         while waiting and not self._stop.is_set():
             done, _ = wait(waiting, timeout=0.1, return_when=FIRST_COMPLETED)
             for future in done:
@@ -111,25 +126,36 @@ class TradingView:
                 try:
                     rows = future.result()
                 except NoBars as error:
-                    if error.kind == "unreachable":
-                        unreachable.append((symbol, error))
+                    if error.kind in PASSING:
+                        mute.append((symbol, error))
                     else:
-                        mute += error.passing
+                        alive = True
                         self._failed(symbol, error, now)
                 except Died:
                     return  # asked to stop
                 else:
-                    answered += 1
+                    alive = True
                     yield self.to_bars(symbol, interval, rows, now)
-            parallel = self._options.parallel
-            if not answered and (len(unreachable) >= min(parallel, len(due)) or mute >= 2 * parallel):
-                why = str(unreachable[0][1]) if unreachable else f"TradingView answers for none of {mute} symbols"
-                self._report("source", "unreachable", f"{why}; the poll was given up, the next one asks again", now)
-                for future in waiting:
-                    future.cancel()
-                return
-        for symbol, failure in unreachable:
+            if not alive and (why := self._dead([error for _, error in mute], len(due))):
+                self._report("source", "dead", f"{why}; the poll was given up, the next one asks again", now)
+                break
+            if waiting and time.monotonic() >= ends:
+                text = f"the poll was ended after {seconds:g} s; the next one begins with the {len(waiting)} symbols that it left"
+                self._report("source", "slow", text, now)
+                break
+        for future in waiting:
+            future.cancel()
+        for symbol, failure in mute if alive else ():
             self._failed(symbol, failure, now)
+
+    def _dead(self, failures: Sequence[NoBars], due: int) -> str | None:
+        """Why the source itself fails, if so many failures of a poll without an answer say that it does."""
+        unreachable = [error for error in failures if error.kind == "unreachable"]
+        if unreachable and len(unreachable) >= min(self._options.parallel, due):
+            return str(unreachable[0])
+        if failures and len(failures) >= min(2 * self._options.parallel, due):
+            return f"TradingView answers for none of {len(failures)} symbols"
+        return None
 
     def ask(self, symbol: str, interval: Interval, count: int) -> list[list[float | None]]:
         """The newest `count` bars of a symbol as TradingView has them, tried again until the symbol's deadline.
@@ -181,7 +207,7 @@ class TradingView:
 
         A value that cannot be (a price not above 0, a volume below it) is absent; a row without a believable time is left out.
         """
-        self._answered(symbol)
+        self._answered(symbol, now)
         known = now - dt.timedelta(minutes=self._options.delay_minutes)
         bars = []
         for start, *values in rows:
@@ -198,52 +224,59 @@ class TradingView:
             }
             bar = from_fields(fields, now)
             if isinstance(bar, Rejected):
-                self._report(symbol, "unexpected", f"a bar was left out: {bar.reason}", now)
+                self._report(symbol, "bar", f"a bar was left out: {bar.reason}", now)
                 continue
             bars.append(bar)
         return [with_final(bar, self._calendar, known) for bar in bars]
 
     def _sign_in(self, now: dt.datetime) -> None:
-        """Fetches a token once a day, where a login is set; without one the data is what everybody sees."""
+        """Fetches a token once a day, where a login is set; without one the data is what everybody sees.
+
+        Where that fails the token of before serves on. What may pass is tried again by the next poll, a refusal the next day.
+        """
         options, today = self._options, now.astimezone(CAIRO).date()
         if options.username is None or options.password is None or self._signed_in_on == today:
             return
-        self._signed_in_on = today
         request = {"username": options.username, "password": options.password.get_secret_value()}
         try:
             answer = self._workers.ask(request, options.timeout_seconds)
         except (Overran, Died) as error:
-            answer = {"why": str(error)}
-        self._token = answer.get("token")
-        if self._token is None:
-            self._report("sign-in", "refused", f"{answer['why']}; going on without it: the data is delayed", now)
+            answer = {"failed": "unreachable", "why": str(error)}
+        self._token = answer.get("token", self._token)
+        if answer.get("failed") not in PASSING:
+            self._signed_in_on = today
+        if "failed" in answer and not self._stop.is_set():
+            goes_on = "with the token of before" if self._token else "without it: the data is delayed"
+            self._report("sign-in", answer["failed"], f"{answer['why']}; going on {goes_on}", now)
 
     def _trouble(self, symbol: str) -> _Trouble:
         return self._troubles.setdefault(symbol, _Trouble())
 
-    def _answered(self, symbol: str) -> None:
+    def _answered(self, symbol: str, now: dt.datetime) -> None:
         trouble = self._troubles.pop(symbol, None)
         if trouble is not None and trouble.failures:
-            log.info("%s: has bars again", symbol)
+            self._report(symbol, "well", "has bars again", now, logging.INFO)
 
     def _failed(self, symbol: str, error: NoBars, now: dt.datetime) -> None:
         trouble = self._trouble(symbol)
         trouble.failures += 1
+        trouble.passing = error.kind in PASSING
         times = 2.0 ** min(trouble.failures - 1, 20)
-        if error.kind in PASSING:
+        if trouble.passing:
             pause = min(dt.timedelta(seconds=self._source.poll_seconds * (times - 1)), _HOUR)
         else:
             pause = min(_HOUR * times, _DAY)
         trouble.again = now + pause
         when = f"after {trouble.again.astimezone(CAIRO):%d %B %H:%M} (Cairo)" if pause else "at the next poll"
         hint = ended()[symbol].hint if symbol in ended() else "Check source.symbols" if error.kind == "unknown" else ""
-        self._report(symbol, error.kind, f"{error}; asked again {when}{f'. {hint}' if hint else ''}", now)
+        self._report(symbol, "fails", f"{error}; asked again {when}{f'. {hint}' if hint else ''}", now)
 
-    def _report(self, about: str, kind: str, message: str, now: dt.datetime) -> None:
-        reported, today = self._trouble(about).reported, now.astimezone(CAIRO).date()
-        if reported.get(kind) != today:
-            reported[kind] = today
-            log.warning("%s: %s", about, message)
+    def _report(self, about: str, kind: str, message: str, now: dt.datetime, level: int = logging.WARNING) -> None:
+        """Says it, once a day."""
+        today = now.astimezone(CAIRO).date()
+        if self._reported.get((about, kind)) != today:
+            self._reported[about, kind] = today
+            log.log(level, "%s: %s", about, message)
 
 
 def with_final(bar: Bar, calendar: Calendar, known: dt.datetime) -> Bar:
@@ -290,13 +323,28 @@ def poll(settings: Settings) -> Poll[Bar]:
     plan = schedule(settings, calendar)
 
     def bars(stop: threading.Event) -> Iterator[list[Bar]]:
-        clock = SystemClock(stop)
+        clock, over = SystemClock(stop), None
+        lacking = set(source.symbols)  # the symbols of which the last bar of the session is not there yet
         with TradingView(settings, stop, calendar) as tradingview:
-            for now in polls(plan, clock):
-                yield from tradingview.poll(source.symbols, source.interval, source.bars, now)
+            for now in polls(plan, clock, lambda: not lacking):
+                before, over = over, plan.just_over(now)
+                if over is None or over != before:
+                    lacking.update(source.symbols)
+                # One that has answered is asked once more: where it does too, it is not the source that is silent.
+                witness = itertools.islice((symbol for symbol in source.symbols if symbol not in lacking), 1)
+                asked = [*(symbol for symbol in source.symbols if symbol in lacking), *witness]
+                for batch in tradingview.poll(asked, source.interval, source.bars, now):
+                    if over and batch and _is_of(batch[-1], over):
+                        lacking.discard(batch[-1].symbol)
+                    yield batch
                 if not source.follows:
                     return
-                if plan.due(now, clock.now()) - clock.now() > _IDLE:
+                if plan.due(now, clock.now(), not lacking) - clock.now() > _IDLE:
                     tradingview.rest()
 
     return bars
+
+
+def _is_of(bar: Bar, session: Session) -> bool:
+    first, last = period(bar.interval, bar.datetime.astimezone(CAIRO).date())
+    return first <= session.date <= last

@@ -182,9 +182,26 @@ def rows(frame: pd.DataFrame, name: str, given: dict[float, list[float | None]])
 
 def sign_in(username: str, password: str) -> str:
     """TradingView's token for a user. Raises Failed: the library does not tell why there is none."""
+    requests = tvDatafeed.main.requests
+    post, passing = requests.post, ""
+
+    def noting(**arguments: Any) -> Any:
+        nonlocal passing
+        try:
+            answer = post(**arguments)
+        except OSError as error:
+            passing = str(error)
+            raise
+        if answer.status_code == 429 or answer.status_code >= 500:
+            passing = f"HTTP {answer.status_code}"
+        return answer
+
+    requests.post = noting  # in this fork alone: the library says nothing of it
     client = tvDatafeed.TvDatafeed(username, password)
+    if passing:
+        raise Failed("unreachable", f"the sign-in page cannot be reached: {passing}")
     if client.token == "unauthorized_user_token":  # noqa: S105 - what the library says instead of an error
-        raise Failed("refused", "the sign-in failed: a wrong name or password, a captcha that is asked for, or no connection")
+        raise Failed("refused", "the sign-in failed: a wrong name or password, or a captcha that is asked for")
     return str(client.token)
 
 
@@ -203,6 +220,9 @@ def answer(request: Message, seconds: float) -> Message:
 
 def main(data_url: str, sign_in_url: str) -> None:
     global _data_url
+    known = hasattr(getattr(egxpy.download, "get_OHLCV_data", None), "__wrapped__")
+    if not known or not hasattr(egxpy.download, "TvDatafeedLive"):
+        sys.exit("egx: the egxpy that is installed is not the one this was made for: run `just egxpy`")
     _data_url = data_url or None
     os.environ["TZ"] = "UTC"  # the library gives times without a zone, in the host's
     time.tzset()

@@ -91,6 +91,36 @@ def test_a_dead_process_is_started_again(workers: Workers) -> None:
     assert workers.ask({"do": "echo", "say": 3}, 10)["said"] == 3
 
 
+HALF = """
+import os, sys
+sys.stdout.write('{"ready":true}\\n'); sys.stdout.flush()
+sys.stdin.readline()
+sys.stdout.write('{"number":0,"answ'); sys.stdout.flush()
+os._exit(9)
+"""
+
+
+def test_a_process_that_dies_in_the_middle_of_an_answer_fails_the_request_at_once() -> None:
+    workers = Workers([sys.executable, "-c", HALF], ENVIRONMENT)
+    for _ in range(2):
+        began = time.monotonic()
+        with pytest.raises(Died):
+            workers.ask({}, 60)
+        assert time.monotonic() - began < 30
+    workers.close()
+
+
+def test_a_request_to_a_process_that_was_just_killed_fails_at_once(workers: Workers) -> None:
+    workers.ask({"do": "echo", "say": 0}, 10)
+    children()[0].suspend()
+    process = workers._process
+    assert process is not None
+    assert process.stdin is not None
+    process.stdin.close()  # as another thread does when it kills it
+    with pytest.raises(Died):
+        workers.ask({"do": "echo", "say": 1}, 60)
+
+
 def test_a_stopped_process_fails_the_request_in_bounded_time(workers: Workers) -> None:
     workers.ask({"do": "echo", "say": 0}, 10)
     children()[0].suspend()

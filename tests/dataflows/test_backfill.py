@@ -18,12 +18,13 @@ from typing import Any
 
 import pytest
 
-from dataflows import backfill, gaps
-from dataflows.backfill import Wanted, bars_back, from_poll
+from dataflows import backfill, gaps, process
+from dataflows.backfill import Wanted, bars_back, from_egxpy, from_poll, wanted
 from dataflows.bar import CAIRO, Bar, Interval
 from dataflows.calendar import egx
+from dataflows.gaps import Gap
 from dataflows.quiet import Quiet
-from dataflows.settings import ROOT, load
+from dataflows.settings import ROOT, Settings, load
 from tests.fake_tradingview import FakeTradingView, walk
 
 FIRST, LAST = dt.date(2025, 5, 4), dt.date(2025, 5, 29)
@@ -167,7 +168,7 @@ def test_from_tradingview_exactly_the_gaps_come_back(tmp_path: Path, egxpy: str)
         assert place.gaps(*window) >= lost
         server.asked.clear()
         out = place.run("dataflows.backfill", *window)
-        assert "5 bars found and published, 0 quiet, 0 left" in out
+        assert "5 bars published, 0 quiet, 0 left" in out
         assert place.bars() == before
         assert len(place.records()) == len(before)
         assert {symbol for symbol, _, _ in server.asked} == {f"EGX:{symbol}" for symbol, _, _ in lost}
@@ -198,11 +199,14 @@ def test_what_the_source_does_not_have_is_quiet_from_then_on(tmp_path: Path, egx
         )
         place.run("bytewax.run", "dataflows.main")
         assert place.gaps() == {("COMI", "Daily", suspended.open.isoformat())}
-        assert "0 bars found and published, 1 quiet, 0 left" in place.run("dataflows.backfill")
+        assert "0 bars published, 1 quiet, 0 left" in place.run("dataflows.backfill")
         assert place.gaps(status=0) == set()
         asked = len(server.asked)
         assert "Nothing is missing" in place.run("dataflows.backfill")
         assert len(server.asked) == asked
+        server.bars = walk(end)  # it was a fault of the source
+        assert "1 bars published, 0 quiet, 0 left" in place.run("dataflows.backfill", "--again")
+        assert place.gaps(status=0) == set()
 
 
 def test_it_can_be_stopped_and_run_again(tmp_path: Path) -> None:
@@ -231,7 +235,7 @@ def test_it_can_be_stopped_and_run_again(tmp_path: Path) -> None:
     assert back
     assert back < lost
     place.environment["EGX_SOURCE__REPLAY__SPEED"] = "0"
-    assert f"{len(lost) - len(back)} bars found and published" in place.run("dataflows.backfill", *window)
+    assert f"{len(lost) - len(back)} bars published" in place.run("dataflows.backfill", *window)
     assert place.bars() == before
 
 
@@ -258,10 +262,109 @@ def test_a_week_of_the_source_fills_the_week_of_the_calendar() -> None:
 def test_what_lies_before_the_oldest_bar_is_out_of_reach_unless_that_is_all_there_is() -> None:
     days = list(egx().expected("Daily", FIRST, LAST))
     lacking = Wanted("COMI", "Daily", {days[0], days[5]})
-    lacking.settle([bar("Daily", day) for day in days[3:5] + days[6:]], whole=False)
+    lacking.settle(days[3])
     assert (lacking.quiet, lacking.left) == ({days[5]}, {days[0]})
-    lacking.settle([bar("Daily", day) for day in days[3:5] + days[6:]], whole=True)
+    lacking.settle(days[3], whole=True)
     assert lacking.quiet == {days[0], days[5]}
+    lacking.settle(None)
+    assert lacking.quiet == set()
+
+
+def test_what_the_daily_bar_contradicts_is_not_quiet() -> None:
+    (start, *others) = list(egx().expected("1 Minute", FIRST, FIRST))[:9]
+    contradicted = Gap("COMI", "1 Minute", "session", "no bar, but the Daily bar has volume", tuple(others), traded=True)
+    lacking = wanted([contradicted, Gap("COMI", "1 Minute", "bars", "", (start,))])["COMI", "1 Minute"]
+    lacking.settle(start)
+    assert (lacking.quiet, lacking.left) == ({start}, set(others))
+
+
+class Asked:
+    """A backfill of one symbol from a loopback TradingView, without the legs."""
+
+    def __init__(self, folder: Path, interval: Interval, missing: Iterable[dt.datetime], server: FakeTradingView) -> None:
+        Settings.file = folder / "config.yaml"
+        settings = Settings(source={"kind": "egxpy", "egxpy": {"data_url": server.url}})  # type: ignore[arg-type]
+        self.lacking = Wanted("COMI", interval, set(missing))
+        poll = from_egxpy(settings, {("COMI", interval): self.lacking}, Quiet(folder / "ingest.sqlite", "egxpy", "EGX"))
+        self.taken = [one.datetime for bars in poll(threading.Event()) for one in bars]
+        self.counts = [count for _, _, count in server.asked]
+
+
+@pytest.fixture
+def evening(monkeypatch: pytest.MonkeyPatch) -> dt.datetime:
+    """The time at which the source is asked, after a session."""
+    at = dt.datetime(2026, 6, 30, 20, tzinfo=dt.UTC)
+    monkeypatch.setattr(process, "now", lambda: at)
+    return at
+
+
+@pytest.mark.usefixtures("egxpy")
+@pytest.mark.parametrize(("interval", "quiet"), [("1 Minute", False), ("Daily", True)])
+def test_what_is_older_than_all_bars_is_quiet_for_days_and_out_of_reach_for_minutes(
+    tmp_path: Path, evening: dt.datetime, interval: Interval, quiet: bool
+) -> None:
+    """TradingView keeps minutes for a while only; of days it has all, so a share was not listed before."""
+    starts = list(egx().expected(interval, evening.date() - dt.timedelta(days=20), evening.date()))
+    kept = starts[len(starts) // 2 :]
+
+    def bars(symbol: str, code: str, count: int) -> list[list[Any]]:
+        return [row for row in walk(evening)(symbol, code, count) if row[0] >= kept[0].timestamp()]
+
+    with FakeTradingView(bars=bars) as server:
+        asked = Asked(tmp_path, interval, starts, server)
+    assert asked.taken == kept
+    assert asked.counts == [asked.counts[0], 5_000]
+    beyond = set(starts[: len(starts) // 2])
+    assert (asked.lacking.quiet, asked.lacking.left) == ((beyond, set()) if quiet else (set(), beyond))
+
+
+@pytest.mark.usefixtures("egxpy")
+def test_where_sessions_were_longer_than_the_calendar_knows_it_asks_for_more(tmp_path: Path, evening: dt.datetime) -> None:
+    """From 9:30 to 15:00, of which the calendar was not told."""
+    sessions = list(egx().sessions(evening.date() - dt.timedelta(days=20), evening.date()))
+    minutes = [session.open + n * dt.timedelta(minutes=1) for session in sessions for n in range(-30, 300)]
+    missing = list(egx().expected("1 Minute", sessions[0].date, sessions[0].date))
+
+    def bars(symbol: str, code: str, count: int) -> list[list[Any]]:
+        return [[start.timestamp(), 1.0, 1.0, 1.0, 1.0, 1.0] for start in minutes][-count:]
+
+    with FakeTradingView(bars=bars) as server:
+        asked = Asked(tmp_path, "1 Minute", missing, server)
+    assert asked.taken == missing
+    assert asked.counts == [asked.counts[0], 5_000]
+    assert asked.lacking.left == set()
+
+
+def test_stopped_after_the_last_answer_it_says_what_it_has_published(tmp_path: Path, egxpy: str) -> None:
+    """What it has taken over from the source, and Kafka has not, is left."""
+    first = egx().last_over(dt.datetime.now(dt.UTC) - dt.timedelta(days=4)).date
+    with FakeTradingView(bars=walk(dt.datetime.now(dt.UTC))) as server:
+        place = Place(
+            tmp_path,
+            EGX_SOURCE__KIND="egxpy",
+            EGX_SOURCE__SYMBOLS='["COMI","ETEL"]',
+            EGX_SOURCE__EGXPY__DATA_URL=server.url,
+        )
+        window = ["--interval", "1 Minute", "--from", first.isoformat()]
+        with subprocess.Popen(
+            [sys.executable, "-m", "dataflows.backfill", *window],
+            cwd=ROOT,
+            env=place.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as running:
+            assert running.stderr is not None
+            assert any("[2/2]" in line for line in running.stderr)
+            running.send_signal(signal.SIGTERM)
+            out, errors = running.communicate(timeout=60)
+        last = out.splitlines()[-1]
+        there = len(place.records())
+        assert f"{there:,} bars published" in last, errors
+        left = len(list(egx().expected("1 Minute", first, egx().last_over(dt.datetime.now(dt.UTC)).date))) * 2 - there
+        assert f"{left:,} left" in last
+        assert last.startswith("Stopped: ") is (left > 0)
+        assert running.returncode == (1 if left else 0)
 
 
 @pytest.mark.parametrize(("interval", "days"), [("Daily", 30), ("Weekly", 400), ("1 Minute", 12), ("30 Minute", 100)])

@@ -100,7 +100,20 @@ def test_a_week_or_month_may_start_where_the_source_says(interval: Interval) -> 
     filled(archived, "COMI", interval, (start + dt.timedelta(days=1) for start in expected))
     assert checked(archived, interval=interval) == []
     filled(archived, "ETEL", interval, expected[:1])
-    assert starts(checked(archived, "ETEL", interval)) == expected[1:-1]  # neither June nor its last week is over
+    over = expected[1:-1] if interval == "Monthly" else expected[1:]  # June is not over; its last week is: Thursday is a holiday
+    assert starts(checked(archived, "ETEL", interval)) == over
+
+
+@pytest.mark.parametrize(
+    ("interval", "last", "count"),
+    [("Weekly", "2026-11-19", 3), ("Weekly", "2026-11-18", 2), ("Monthly", "2026-10-29", 1), ("Monthly", "2026-10-28", 0)],
+)
+def test_a_week_or_month_is_missed_from_its_last_session_on(interval: Interval, last: str, count: int) -> None:
+    """Not only once the weekend after it has passed."""
+    to = dt.date.fromisoformat(last)
+    over = dt.datetime.combine(to, dt.time(20), CAIRO)
+    first = dt.date(2026, 10, 1) if interval == "Monthly" else dt.date(2026, 11, 1)
+    assert len(starts(Checker({}, egx(), first, to, over).gaps("COMI", interval, set()))) == count
 
 
 def test_a_session_that_is_not_over_is_not_missing() -> None:
@@ -228,6 +241,76 @@ def test_daily_volumes_that_always_hold_more_than_the_minutes_are_no_gap() -> No
     assert checked(archived) == []
 
 
+def lost_minutes(archived: Archived, lost: Callable[[dt.time], bool]) -> set[dt.datetime]:
+    """Removes COMI's minutes of some times of day (Cairo) from every session."""
+    minutes = archived["COMI", "1 Minute"]
+    removed = {start for start in minutes if lost(start.astimezone(CAIRO).time())}
+    for start in removed:
+        del minutes[start]
+    return removed
+
+
+@pytest.mark.parametrize(
+    "lost", [lambda at: at >= dt.time(13), lambda at: at < dt.time(10, 20)], ids=["after 13:00", "first 20 minutes"]
+)
+def test_what_every_session_has_lost_is_not_what_sessions_usually_lack(lost: Callable[[dt.time], bool]) -> None:
+    archived: Archived = {}
+    filled(archived, "COMI", "1 Minute", traded("a", 0.6))
+    coarser(archived, "COMI", "1 Minute", "Daily")
+    removed = lost_minutes(archived, lost)
+    assert removed <= set(starts(checked(archived)))
+
+
+def test_a_long_run_is_found_though_the_daily_bars_usually_have_a_little_more_volume() -> None:
+    """The Daily bar clears a run only where it agrees; a few percent more hide half an hour of small trades."""
+    hole = [dt.datetime(2025, 5, 7, 8, minute, tzinfo=dt.UTC) for minute in range(40)]
+    archived: Archived = {}
+    minutes = traded("a", 0.6)
+    for start in minutes:
+        filled(archived, "COMI", "1 Minute", [start], 1 if start in hole else 1_000)
+    coarser(archived, "COMI", "1 Minute", "Daily")
+    for start, daily in list(archived["COMI", "Daily"].items()):
+        archived["COMI", "Daily"][start] = bar("COMI", "Daily", start, round((daily.volume or 0) * 1.03))
+    assert checked(archived) == []
+    for start in set(hole) & set(minutes):
+        del archived["COMI", "1 Minute"][start]
+    assert set(hole) <= set(starts(checked(archived)))
+
+
+def test_one_minute_that_a_coarser_bar_explains_does_not_hide_the_rest_of_the_loss() -> None:
+    day = dt.date(2025, 5, 7)
+    archived: Archived = {}
+    filled(archived, "COMI", "1 Minute", traded("a", 0.6))
+    for each in ("Daily", "5 Minute"):
+        coarser(archived, "COMI", "1 Minute", each)  # type: ignore[arg-type]
+    of_day = [start for start in archived["COMI", "1 Minute"] if start.date() == day]
+    lost = {of_day[10], *of_day[60:140]}
+    for start in lost:
+        del archived["COMI", "1 Minute"][start]
+    for start in [start for start in archived["COMI", "5 Minute"] if start.date() == day and start > of_day[30]]:
+        del archived["COMI", "5 Minute"][start]
+    assert lost <= set(starts(checked(archived)))
+
+
+def test_a_session_of_which_the_daily_bar_has_volume_is_never_quiet() -> None:
+    day = dt.date(2025, 5, 7)
+    archived: Archived = {}
+    filled(archived, "COMI", "1 Minute", traded("a", 0.6))
+    coarser(archived, "COMI", "1 Minute", "Daily")
+    for start in [start for start in archived["COMI", "1 Minute"] if start.date() == day]:
+        del archived["COMI", "1 Minute"][start]
+    possible = set(egx().expected("1 Minute", day, day))
+    (gap,) = checked(archived, quiet=possible)
+    assert (gap.kind, gap.why, gap.traded, set(gap.starts)) == (
+        "session",
+        "no bar, but the Daily bar has volume",
+        True,
+        possible,
+    )
+    del archived["COMI", "Daily"][min(possible)]
+    assert checked(archived, quiet=possible) == []
+
+
 def test_minutes_tell_of_a_missing_coarser_bar() -> None:
     archived: Archived = {}
     filled(archived, "COMI", "1 Minute", traded("a", 0.6))
@@ -243,6 +326,21 @@ def test_a_thirty_minute_bar_that_is_always_there_is_missed_at_once() -> None:
     half_hours = list(egx().expected("30 Minute", FIRST, LAST))
     filled(archived, "COMI", "30 Minute", (start for number, start in enumerate(half_hours) if number != 100))
     assert starts(checked(archived, interval="30 Minute")) == [half_hours[100]]
+
+
+def test_after_the_earliest_close_of_a_ramadan_without_known_hours_nothing_is_judged() -> None:
+    """Ramadan 2027: the sessions end at 13:30, and the calendar does not know it."""
+    first, last = dt.date(2027, 2, 14), dt.date(2027, 3, 4)
+    over = dt.datetime(2027, 3, 5, tzinfo=dt.UTC)
+    minutes = [start for start in traded("a", 0.9, first, last) if start.astimezone(CAIRO).time() < dt.time(13, 15)]
+    archived: Archived = {}
+    filled(archived, "COMI", "1 Minute", minutes)
+    checker = Checker(archived, egx(), first, last, over)
+    assert checker.gaps("COMI", "1 Minute", set()) == []
+    hole = [start for start in minutes if start.date() == first and start.astimezone(CAIRO).hour == 11]
+    for start in hole:
+        del archived["COMI", "1 Minute"][start]
+    assert set(hole) <= set(starts(checker.gaps("COMI", "1 Minute", set())))
 
 
 @pytest.mark.skipif(not DATA, reason="EGX_DATA_DIR names no folder with real minutes")
@@ -385,4 +483,4 @@ def test_an_archive_that_is_not_there_and_dates_that_do_not_fit(
 
 def test_sessions_that_are_only_expected_are_said_to_be(folder: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
     folder("--from", "2026-12-01", "--to", "2026-12-10")
-    assert "8 of the sessions are expected, not confirmed" in capsys.readouterr().out
+    assert "8 of the sessions, or their Ramadan hours, are expected, not confirmed" in capsys.readouterr().out

@@ -63,6 +63,19 @@ def test_a_day_before_open_session_auction_close_and_night() -> None:
     assert len(made) == 1 + 1 + 54 + 1
 
 
+def test_the_poll_after_the_close_is_repeated_until_it_got_all_but_for_an_hour_only() -> None:
+    def after_the_close(enough: int) -> list[str]:
+        made: list[str] = []
+        clock = HandClock(cairo("2025-05-04 14:24"), cairo("2025-05-05 08:00"))
+        for now in polls(schedule(), clock, lambda: len(made) >= enough):
+            made.append(f"{now.astimezone(CAIRO):%H:%M}")
+        return made
+
+    assert after_the_close(0) == ["14:24", "14:25", "14:55"]
+    assert after_the_close(5) == ["14:24", "14:25", "14:55", "15:00", "15:05"]
+    assert after_the_close(99) == ["14:24", "14:25", "14:55", *(f"15:{minute:02}" for minute in range(0, 55, 5))]
+
+
 def test_a_weekend_and_a_holiday_are_idle() -> None:
     # Thursday 24 April 2025 is closed, Friday and Saturday are the weekend, Sunday 27 trades
     assert polled("2025-04-23 15:30", "2025-04-27 09:55") == ["23 15:30", "27 09:50"]

@@ -68,6 +68,13 @@ def test_the_expected_closures_in_the_seeds_are_current() -> None:
     )
 
 
+def test_the_expected_ramadans_in_the_seeds_are_current_and_are_the_ramadans_without_hours() -> None:
+    path = SEEDS / "exchange_ramadan_expected.csv"
+    assert path.read_text(encoding="utf-8") == xcai.ramadan_csv(), "run `just calendar-seed`"
+    for date, known in (("2026-03-01", True), ("2027-02-14", False), ("2027-04-01", True), ("2030-12-31", False)):
+        assert egx().hours_known(dt.date.fromisoformat(date)) is known
+
+
 def test_the_recipe_tells_whether_the_seed_is_current(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for file in SEEDS.glob("exchange_*.csv"):
         (tmp_path / file.name).write_bytes(file.read_bytes())
@@ -76,6 +83,13 @@ def test_the_recipe_tells_whether_the_seed_is_current(tmp_path: Path, monkeypatc
     (tmp_path / "exchange_closures_expected.csv").write_text("date,reason,estimated,source\n")
     assert xcai.main(["--check"]) == 1
     assert xcai.main([]) == 0
+    assert xcai.main(["--check"]) == 0
+    with (tmp_path / "exchange_hours.csv").open("a") as hours:
+        hours.write("2027-02-08,2027-03-09,ramadan,10:00,13:15,13:25,13:30,announced\n")
+    assert egx(tmp_path).hours_known(dt.date(2027, 2, 14))  # at once, before the recipe runs
+    assert xcai.main(["--check"]) == 1
+    assert xcai.main([]) == 0
+    assert "2027" not in (tmp_path / "exchange_ramadan_expected.csv").read_text()
     assert xcai.main(["--check"]) == 0
 
 
@@ -160,6 +174,22 @@ def test_it_warns_of_a_year_whose_moon_nobody_has_seen() -> None:
         EgyptianExchangeCalendar(start="2027-01-01", end="2027-12-31")
     with pytest.warns(UnconfirmedHolidays, match=r"2026: Prophet's Birthday\."):
         EgyptianExchangeCalendar(start="2026-01-01", end="2026-12-31")
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "name"),
+    [
+        ("2027-05-16", "2027-05-31", "Eid al-Adha"),  # begins with it
+        ("2027-05-01", "2027-05-19", "Eid al-Adha"),  # ends in it
+        ("2027-06-10", "2027-06-30", "Islamic New Year"),  # a Sunday, which may be kept on Thursday
+        ("2027-08-01", "2027-08-31", "Prophet's Birthday"),  # at a weekend
+        ("2026-08-25", "2026-09-30", "Prophet's Birthday"),
+        ("2030-12-01", "2030-12-31", "Ramadan hours"),  # a Ramadan that ends in the next year
+    ],
+)
+def test_it_warns_wherever_the_moon_or_the_government_may_move_a_day(start: str, end: str, name: str) -> None:
+    with pytest.warns(UnconfirmedHolidays, match=f"{start[:4]}: .*{name}"):
+        EgyptianExchangeCalendar(start=start, end=end)
 
 
 def test_it_does_not_warn_of_confirmed_years() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import importlib.util
+import itertools
 import json
 import logging
 import os
@@ -20,19 +21,21 @@ from typing import Any
 import psutil
 import pytest
 
-from dataflows.bar import CAIRO, INTERVALS, Bar, Interval
+from connectors.kafka import InProcessBroker, Record, Writer
+from dataflows.bar import CAIRO, INTERVALS, Bar, Interval, encode
 from dataflows.calendar import MINUTES
 from dataflows.settings import ROOT, SYMBOLS, Settings, SettingsError, load
 from dataflows.sources import SourceError, egxpy
 from dataflows.sources.egxpy import NoBars, TradingView
 from dataflows.symbols import ended
+from tests.dataflows.jobs import Folder, minute_bars, record_row, row
 from tests.fake_tradingview import CODES, FakeSignIn, FakeTradingView, walk
 
 pytestmark = [pytest.mark.usefixtures("egxpy"), pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
-LONG = os.environ.get("EGX_HYPOTHESIS_PROFILE") == "long"
 NOW = dt.datetime(2026, 6, 30, 20, tzinfo=dt.UTC)
 ZONES = ["UTC", "Africa/Cairo", "America/New_York", "Pacific/Honolulu"]
+HASTY = {"timeout_seconds": 2, "deadline_seconds": 2}
 WITH_BARS = ["ok", "split_frame", "live", "no_volume", "mid_no_volume", "null_close", "zero_volume"]
 WITHOUT = {
     "empty": "empty",
@@ -114,15 +117,20 @@ def test_no_answer_takes_longer_than_its_deadline_and_each_says_why(
 
 
 @pytest.mark.parametrize("zone", ZONES)
-def test_the_bars_are_the_same_in_every_time_zone_of_the_host(
-    server: FakeTradingView, zone: str, monkeypatch: pytest.MonkeyPatch
+def test_every_mood_is_the_same_in_every_time_zone_of_the_host(
+    server: FakeTradingView, zone: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """All moods side by side in one poll; one server refuses all."""
+    symbols = [mode.upper() for mode in (*WITH_BARS, *WITHOUT)]
+    options = {"parallel": len(symbols), "timeout_seconds": 3, "deadline_seconds": 4}
     monkeypatch.setenv("TZ", zone)
     time.tzset()
     try:
-        with TradingView(settings(server.url), threading.Event()) as source:
-            daily = polled(source, ["OK", "NO_VOLUME", "MID_NO_VOLUME"])
-            minutes = polled(source, ["OK"], interval="1 Minute")
+        with FakeTradingView("refuse") as refusing, TradingView(settings(refusing.url), threading.Event()) as source:
+            assert polled(source, ["COMI"]) == {}
+        with TradingView(settings(server.url, egxpy=options), threading.Event()) as source:
+            daily = polled(source, symbols)
+            minutes = polled(source, symbols[: len(WITH_BARS)], interval="1 Minute")
     finally:
         monkeypatch.undo()
         time.tzset()
@@ -134,11 +142,17 @@ def test_the_bars_are_the_same_in_every_time_zone_of_the_host(
         "2026-06-30T07:00+0000",
     ]
     assert [f"{bar.datetime:%H:%M}" for bar in minutes["OK"]] == ["11:25", "11:26", "11:27", "11:28", "11:29"]
-    for symbol, bars in daily.items():
-        assert [[bar.datetime.timestamp(), bar.open, bar.high, bar.low, bar.close, bar.volume] for bar in bars] == truth(
-            symbol.lower(), "Daily", 5
-        )
-        assert {(bar.exchange, bar.interval, bar.source) for bar in bars} == {("EGX", "Daily", "egxpy")}
+    for interval, answers in (("Daily", daily), ("1 Minute", minutes)):
+        assert answers.keys() == {mode.upper() for mode in WITH_BARS}
+        for symbol, bars in answers.items():
+            assert {(bar.exchange, bar.interval, bar.source) for bar in bars} == {("EGX", interval, "egxpy")}
+            values = [[bar.datetime.timestamp(), bar.open, bar.high, bar.low, bar.close, bar.volume] for bar in bars]
+            assert values == truth(symbol.lower(), interval, 5)  # type: ignore[arg-type]
+    said = dict(message.split(": ", 1) for message in caplog.messages)
+    assert said.keys() == {"source", *(mode.upper() for mode in WITHOUT)}
+    assert "HTTP 429" in said["source"]
+    for mode, kind in WITHOUT.items():
+        assert said[mode.upper()].startswith(egxpy._WORDS[kind])
 
 
 def test_five_thousand_minutes_come_at_once(server: FakeTradingView, egxpy: str) -> None:
@@ -228,6 +242,128 @@ def test_a_symbol_that_fails_is_asked_less_and_less_often_and_comes_back(caplog:
         assert polled(source, ["COMI"], NOW + dt.timedelta(hours=79, minutes=5)).keys() == {"COMI"}
 
 
+def test_a_symbol_that_comes_and_goes_is_reported_once_a_day(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    mood = "ok"
+    modes = ["hang_up", "ok", "silent", "ok", "hang_up", "ok"]
+    with (
+        FakeTradingView(lambda symbol: mood if symbol == "ETEL" else "ok") as server,
+        TradingView(settings(server.url, egxpy=HASTY), threading.Event()) as source,
+    ):
+        for number, mood in enumerate(modes):  # noqa: B007 - the server reads it
+            polled(source, ["COMI", "ETEL"], NOW + number * dt.timedelta(minutes=5))
+        first, second = caplog.messages
+        assert first.startswith("ETEL: TradingView broke off")
+        assert second == "ETEL: has bars again"
+        mood = "hang_up"
+        polled(source, ["COMI", "ETEL"], NOW + dt.timedelta(days=1))
+        assert len(caplog.messages) == 3
+
+
+def test_a_bar_that_cannot_be_is_reported_once_a_day(tradingview: TradingView, caplog: pytest.LogCaptureFixture) -> None:
+    bad = [[(NOW + dt.timedelta(days=900)).timestamp(), 1.0, 1.0, 1.0, 1.0, 1.0]]
+    for minutes in (0, 5, 10):
+        tradingview.to_bars("BAD", "Daily", bad, NOW + dt.timedelta(days=400, minutes=minutes))
+    (message,) = caplog.messages
+    assert message.startswith("BAD: a bar was left out")
+
+
+def test_a_silent_source_is_not_held_against_its_symbols(caplog: pytest.LogCaptureFixture) -> None:
+    """Fewer symbols than would be asked at once; all are asked by the next poll, and there as soon as it speaks again."""
+    symbols = [f"S{number}" for number in range(13)]
+    morning = dt.datetime(2026, 6, 30, 8, tzinfo=dt.UTC)
+    options = {"parallel": 13, "timeout_seconds": 4, "deadline_seconds": 4}
+    with FakeTradingView("silent") as server, TradingView(settings(server.url, egxpy=options), threading.Event()) as source:
+        for number in range(2):
+            assert polled(source, symbols, morning + number * dt.timedelta(minutes=5)) == {}
+        server.mode = "ok"
+        assert polled(source, symbols, morning + dt.timedelta(minutes=15)).keys() == set(symbols)
+    (message,) = caplog.messages
+    assert message == "source: TradingView answers for none of 13 symbols; the poll was given up, the next one asks again"
+
+
+def test_a_silent_symbol_waits_while_the_exchange_is_open_and_is_asked_after_the_close() -> None:
+    morning = dt.datetime(2026, 6, 30, 8, tzinfo=dt.UTC)
+    with FakeTradingView(of_name) as server, TradingView(settings(server.url, egxpy=HASTY), threading.Event()) as source:
+
+        def asked(now: dt.datetime) -> bool:
+            before = len(server.asked)
+            polled(source, ["COMI", "HANG_UP", "SILENT"], now)
+            return "EGX:SILENT" in {symbol for symbol, _, _ in server.asked[before:]}
+
+        moments = [morning + minutes * dt.timedelta(minutes=1) for minutes in (0, 5, 8)]
+        assert [asked(moment) for moment in moments] == [True, True, False]
+        assert asked(dt.datetime(2026, 6, 30, 11, 55, tzinfo=dt.UTC)) is True
+        assert asked(dt.datetime(2026, 6, 30, 11, 56, tzinfo=dt.UTC)) is True  # however often it has failed
+
+
+def test_a_source_that_falls_silent_in_a_poll_ends_it_in_time(caplog: pytest.LogCaptureFixture) -> None:
+    """Symbol by symbol it would take 76 / 8 * 4 s; the next poll begins with those that were not asked."""
+    symbols = [f"S{number}" for number in range(80)]
+    options = {"parallel": 8, "timeout_seconds": 4, "deadline_seconds": 4}
+    with (
+        FakeTradingView() as server,
+        TradingView(settings(server.url, poll_seconds=5, egxpy=options), threading.Event()) as source,
+    ):
+        polled(source, ["COMI"])  # the child process has started
+        began = time.monotonic()
+        got = 0
+        for _ in source.poll(symbols, "Daily", 5, NOW):
+            got += 1
+            if got == 4:
+                server.mode = "silent"
+        assert time.monotonic() - began < 5 + 10
+        assert "source: the poll was ended after 5 s; the next one begins with the" in caplog.text
+        left = set(symbols) - {symbol.removeprefix("EGX:") for symbol, _, _ in server.asked}
+        assert left
+        server.mode = "ok"
+        first = [bars[0].symbol for bars in source.poll(symbols, "Daily", 5, NOW + dt.timedelta(minutes=5))]
+        assert set(first) == set(symbols)
+        assert left <= set(first[: len(left) + got + 16])
+
+
+class Afternoon:
+    """A clock that starts before a close; `then` is called when its time has come."""
+
+    def __init__(self, then: Callable[[dt.datetime], None]) -> None:
+        self.time, self._then = dt.datetime(2026, 6, 30, 11, 24, tzinfo=dt.UTC), then
+
+    def now(self) -> dt.datetime:
+        return self.time
+
+    def wait(self, seconds: float) -> bool:
+        self.time += dt.timedelta(seconds=seconds)
+        self._then(self.time)
+        return self.time >= dt.datetime(2026, 6, 30, 12, 20, tzinfo=dt.UTC)
+
+
+def test_the_poll_after_the_close_is_repeated_for_what_it_did_not_get(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The source refuses all until 15:02; a symbol that stays silent holds up nothing, and one that is well is asked with it."""
+    with FakeTradingView("refuse") as server:
+
+        def then(now: dt.datetime) -> None:
+            if now >= dt.datetime(2026, 6, 30, 12, 2, tzinfo=dt.UTC):
+                server.mode = of_name
+
+        clock = Afternoon(then)
+        monkeypatch.setattr(egxpy, "SystemClock", lambda stop: clock)
+        options = settings(server.url, symbols=["COMI", "ETEL", "HANG_UP"], bars=5)
+        got: dict[str, set[str]] = {}
+        for bars in egxpy.poll(options)(threading.Event()):
+            got.setdefault(f"{clock.time.astimezone(CAIRO):%H:%M}", set()).add(bars[0].symbol)
+            assert bars[-1].is_final
+    assert got.pop("15:05") == {"COMI", "ETEL"}
+    assert got == {"15:10": {"COMI"}, "15:15": {"COMI"}}
+
+
+def test_ramadan_hours_that_nobody_knows_are_warned_of_once_a_day(
+    tradingview: TradingView, caplog: pytest.LogCaptureFixture
+) -> None:
+    for day, hour in ((14, 8), (14, 9), (15, 8)):
+        polled(tradingview, ["OK"], dt.datetime(2027, 2, day, hour, tzinfo=dt.UTC))
+    assert [message.partition(":")[0] for message in caplog.messages] == ["calendar", "calendar"]
+
+
 def test_hints_come_from_the_seeds() -> None:
     assert ended()["ESRS"].hint == "It was delisted in 2025-03: take it out of source.symbols"
     assert ended()["OTMT"].hint == "It trades as OIH since 2018-08-09: change source.symbols"
@@ -297,7 +433,7 @@ def test_sixteen_symbols_in_ten_seconds_from_a_source_that_takes_one() -> None:
         assert server.most_open == 8
 
 
-@pytest.mark.skipif(not LONG, reason="takes 40 s: EGX_HYPOTHESIS_PROFILE=long")
+@pytest.mark.once
 def test_two_hundred_and_fifty_symbols_in_a_minute_from_a_source_that_takes_a_second() -> None:
     symbols = [f"S{number}" for number in range(250)]
     with (
@@ -332,17 +468,18 @@ def below(but: Sequence[psutil.Process] = ()) -> list[psutil.Process]:
     return [process for process in found if process not in but and "egxpy_worker" in " ".join(process.cmdline())]
 
 
-@pytest.mark.timeout(1800)
-def test_polls_leak_no_process_no_socket_and_no_memory(server: FakeTradingView) -> None:
-    symbols = ["COMI", "UNKNOWN", "EMPTY", "DENIED", "GARBAGE", "NO_VOLUME"]
+@pytest.mark.once
+def test_five_hundred_polls_leak_no_process_no_socket_and_no_memory(server: FakeTradingView) -> None:
+    symbols = itertools.cycle(["COMI", "UNKNOWN", "EMPTY", "DENIED", "GARBAGE", "NO_VOLUME"])
     me = psutil.Process()
     before = below()
-    rounds = 500 if LONG else 40
+    rounds = 500
     with TradingView(settings(server.url), threading.Event()) as source:
         seen: list[tuple[int, int, int]] = []
         for number in range(rounds):
             now = NOW + dt.timedelta(days=2 * number)  # each symbol is due again
-            assert len(list(source.poll(symbols, "Daily", 3, now))) == 2
+            symbol = next(symbols)
+            assert len(list(source.poll([symbol], "Daily", 3, now))) == (symbol in ("COMI", "NO_VOLUME"))
             if number >= rounds // 2:
                 seen.append((me.num_fds(), threading.active_count(), len(below(before))))
         # A round may see a connection that is just being closed; what leaks grows from round to round.
@@ -423,11 +560,33 @@ def test_a_login_that_fails_is_reported_and_the_poll_goes_on(caplog: pytest.LogC
     with FakeTradingView() as server, FakeSignIn("nadia", "a secret", "token-of-nadia") as page:
         options = {"username": "nadia", "password": "wrong", "sign_in_url": page.url}
         with TradingView(settings(server.url, egxpy=options), threading.Event()) as source:
-            assert polled(source, ["COMI"]).keys() == {"COMI"}
+            for minutes in (0, 5):
+                assert polled(source, ["COMI"], NOW + dt.timedelta(minutes=minutes)).keys() == {"COMI"}
+        assert page.attempts == 1  # a refusal is no reason to try again the same day
         assert set(server.tokens) == {"unauthorized_user_token"}
         (message,) = caplog.messages
         assert message.startswith("sign-in: the sign-in failed")
         assert "wrong" not in message.replace("a wrong name", "")
+
+
+def test_a_sign_in_page_that_is_down_is_asked_again_and_the_token_of_before_serves_on(caplog: pytest.LogCaptureFixture) -> None:
+    with FakeTradingView() as server, FakeSignIn("nadia", "a secret", "first") as page:
+        options = {"username": "nadia", "password": "a secret", "sign_in_url": page.url}
+        with TradingView(settings(server.url, egxpy=options), threading.Event()) as source:
+
+            def token(now: dt.datetime) -> str:
+                assert polled(source, ["COMI"], now).keys() == {"COMI"}
+                return server.tokens[-1]
+
+            assert token(NOW) == "first"
+            page.status, page.token = 503, "second"
+            tomorrow = NOW + dt.timedelta(days=1)
+            assert token(tomorrow) == token(tomorrow + dt.timedelta(minutes=5)) == "first"
+            page.status = 200
+            assert token(tomorrow + dt.timedelta(minutes=10)) == "second"
+            assert page.attempts == 4
+    (message,) = caplog.messages
+    assert message == ("sign-in: the sign-in page cannot be reached: HTTP 503; going on with the token of before")
 
 
 # Settings
@@ -440,6 +599,17 @@ def test_what_is_not_installed_is_said_in_one_line(missing: str, monkeypatch: py
     with pytest.raises(SourceError, match=rf"{missing} is not installed: run `just \w+`") as caught:
         egxpy.poll(settings(None))
     assert "\n" not in str(caught.value)
+
+
+def test_another_egxpy_ends_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "egxpy").mkdir()
+    (tmp_path / "egxpy" / "__init__.py").touch()
+    (tmp_path / "egxpy" / "download.py").write_text("def get_OHLCV_data(symbol, exchange, interval, n_bars): ...\n")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    command = [sys.executable, "-m", "dataflows.sources.egxpy_worker", "", ""]
+    done = subprocess.run(command, env=environment, input="", capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "egx: the egxpy that is installed is not the one this was made for: run `just egxpy`\n"
 
 
 @pytest.mark.parametrize(
@@ -520,3 +690,27 @@ def test_from_the_poll_to_the_archive(server: FakeTradingView, tmp_path: Path) -
         }
         assert {record["volume"] for record in records if record["symbol"] == "NO_VOLUME"} == {None}
         assert all(record["volume"] > 0 for record in records if record["symbol"] == "COMI")
+
+
+def test_a_silent_source_stalls_no_other_leg(server: FakeTradingView, tmp_path: Path) -> None:
+    """What others publish reaches both stores while the poll waits for an answer."""
+    broker = InProcessBroker()
+    for topic in ("egx_market_data", "egx_market_data.dead_letter"):
+        broker.create_topic(topic)
+    patient = {"data_url": server.url, "timeout_seconds": 200, "deadline_seconds": 200}
+    folder = Folder(
+        tmp_path,
+        source={"kind": "egxpy", "symbols": ["SILENT", "CHATTY"], "egxpy": patient},
+        kafka={"bootstrap_servers": broker.bootstrap_servers},
+    )
+    asked = len(server.asked)
+    bars = minute_bars(["COMI", "ETEL"], 500)
+    with folder.start("main") as job:
+        job.wait_for(lambda: {"EGX:SILENT", "EGX:CHATTY"} <= {s for s, _, _ in server.asked[asked:]}, "the questions")
+        writer = Writer({"bootstrap.servers": broker.bootstrap_servers}, "egx_market_data", stop=threading.Event())
+        writer.write([Record(bar.symbol.encode(), encode(bar)) for bar in bars])
+        both = {"live": len(bars), "archived": len(bars)}
+        job.wait_for(lambda: both.items() <= job.counts.items(), "the others' bars in both stores")
+        assert server.open == 2
+        assert job.end() == 0, job.output
+    assert sorted(folder.live()) == sorted(map(record_row, folder.archived())) == sorted(map(row, bars))
