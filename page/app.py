@@ -11,7 +11,6 @@ from html import escape
 from pathlib import Path
 
 import streamlit as st
-from lightweight_charts_v5 import lightweight_charts_v5_component
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # Streamlit runs this file as a script
 
@@ -21,7 +20,7 @@ from dataflows.reports import is_alive, read_reports, span
 from dataflows.settings import Settings, SettingsError, load
 from dataflows.status import gold_folder
 from page import stores
-from page.chart import DOWN, UP, panes
+from page.chart import DOWN, UP, candles, panes
 from page.stores import Quote
 
 EVERY = 2.0  # seconds from one look to the next
@@ -160,22 +159,17 @@ def chart() -> None:
     left, right = st.columns([2, 1])
     symbols = [quote.symbol for quote in market]
     first = next((symbol for symbol in chosen.source.symbols if symbol in symbols), symbols[0])
-    symbol = left.selectbox("Symbol", symbols, symbols.index(first), key="symbol")
+    names = {
+        quote.symbol: " · ".join(filter(None, (quote.symbol, quote.company.name, quote.company.name_ar))) for quote in market
+    }
+    symbol = left.selectbox("Symbol", symbols, symbols.index(first), key="symbol", format_func=lambda symbol: names[symbol])
     interval = right.selectbox("Interval", stores.intervals(path, exchange, symbol), key="interval")
     frame = stores.bars(path, exchange, symbol, interval, 500)
     if frame.empty:
         st.info(f"{symbol} has no {interval} bar with prices yet.")
         return
     intraday = interval not in ("Daily", "Weekly", "Monthly")
-    company = companies().get(symbol)
-    label = f"{symbol}  {company.name}" if company else symbol
-    lightweight_charts_v5_component(
-        label,
-        charts=panes(frame, label, intraday),
-        height=610,
-        zoom_level=120,
-        key=f"chart-{symbol}-{interval}",
-    )
+    candles(**panes(frame, symbol, intraday), key=f"chart-{symbol}-{interval}")
 
 
 @st.fragment(run_every=EVERY)

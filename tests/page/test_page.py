@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from selenium.webdriver import Chrome
+from selenium.webdriver import ActionChains, Chrome
 from selenium.webdriver.common.by import By
 
 from dataflows.bar import CAIRO
@@ -47,6 +48,21 @@ def chart_is_drawn(driver: Chrome) -> bool:
     return False
 
 
+@contextmanager
+def in_chart(driver: Chrome) -> Iterator[None]:
+    """Scripts are of the chart's frame, where `chart` and `lines` are those of candles.js."""
+    driver.switch_to.frame(driver.find_element(By.CSS_SELECTOR, "iframe[title='page.chart.candles']"))
+    try:
+        yield
+    finally:
+        driver.switch_to.default_content()
+
+
+def chart_says(driver: Chrome, expression: str) -> Any:
+    with in_chart(driver):
+        return driver.execute_script(f"return {expression}")
+
+
 def console_errors(driver: Chrome) -> list[str]:
     return [entry["message"] for entry in driver.get_log("browser") if entry["level"] == "SEVERE"]
 
@@ -56,6 +72,15 @@ class Shown:
 
     def __init__(self, folder: Folder, address: str) -> None:
         self.folder, self.address = folder, address
+
+    def publish(self, *bars: str) -> None:
+        """Daily bars of today, in the live store when this returns. :arg bars: symbol,open,high,low,close,volume."""
+        day = dt.datetime.now(CAIRO).replace(hour=10, minute=0, second=0, microsecond=0).isoformat()
+        rows = [",".join((symbol, "Daily", day, *values)) for symbol, *values in (bar.split(",") for bar in bars)]
+        header = "symbol,interval,datetime,open,high,low,close,volume"
+        (self.folder.path / "bars.csv").write_text("\n".join((header, *rows)) + "\n")
+        self.folder.configure(source={"kind": "replay", "replay": {"path": "bars.csv"}})
+        assert self.folder.run("main").process.returncode == 0
 
 
 @pytest.fixture(scope="module")
@@ -87,16 +112,54 @@ def test_it_shows_the_market_and_follows_a_new_bar_without_an_error(shown: Shown
     assert {name.value_of_css_property("direction") for name in names} == {"rtl"}
 
     before = rows(driver)["COMI"]
-    day = dt.datetime.now(CAIRO).replace(hour=10, minute=0, second=0, microsecond=0).isoformat()
-    bars = shown.folder.path / "bars.csv"
-    bars.write_text(f"symbol,interval,datetime,open,high,low,close,volume\nCOMI,Daily,{day},100,130,99,123.45,987654\n")
-    replay = {"source": {"kind": "replay", "replay": {"path": "bars.csv"}}}
-    shown.folder.configure(**replay)
-    assert shown.folder.run("main").process.returncode == 0
+    shown.publish("COMI,100,130,99,123.45,987654")
     wait_for(lambda: "123.45" in rows(driver).get("COMI", []), f"the new price after {before}")
     assert "987,654" in rows(driver)["COMI"]
     wait_for(lambda: chart_is_drawn(driver), "candles after the update")
     assert console_errors(driver) == []
+
+
+NEWEST = "lines[0].series.data().at(-1).close"
+VIEW = "chart.timeScale().getVisibleLogicalRange()"
+
+
+def test_a_chart_that_was_moved_and_zoomed_keeps_its_view_when_bars_arrive(shown: Shown, driver: Chrome) -> None:
+    wait_for(lambda: chart_is_drawn(driver), "the chart")
+    at_first = chart_says(driver, VIEW)
+    with in_chart(driver):
+        canvas = driver.find_element(By.CSS_SELECTOR, "canvas")
+        drag = ActionChains(driver, duration=20).move_to_element(canvas).click_and_hold()
+        for _ in range(10):
+            drag.move_by_offset(25, 0)
+        drag.release().perform()
+        driver.execute_script("const {from, to} = " + VIEW + "; chart.timeScale().setVisibleLogicalRange({from: from + 5, to})")
+    wait_for(lambda: chart_says(driver, VIEW)["to"] < at_first["to"] - 3, "the chart to move")
+    moved = chart_says(driver, VIEW)
+    for price in ("124.5", "125.5"):
+        shown.publish(f"COMI,100,130,99,{price},987654")
+        wait_for(lambda price=price: chart_says(driver, NEWEST) == float(price), f"the chart to show {price}")  # type: ignore[misc]
+    assert chart_says(driver, VIEW) == pytest.approx(moved)
+    assert console_errors(driver) == []
+
+
+def test_the_chart_says_the_bar_under_the_crosshair_and_else_the_newest(shown: Shown, driver: Chrome) -> None:
+    shown.publish("COMI,100,130,99,126.5,987654")
+    wait_for(lambda: chart_is_drawn(driver), "the chart")
+    legend = "document.getElementById('legend').innerText"
+    wait_for(lambda: "O 100.00 H 130.00 L 99.00 C 126.50" in chart_says(driver, legend), "the newest bar")
+    for name in ("Volume", "Mean 20", "Mean 50", "RSI 14"):
+        assert name in chart_says(driver, legend)
+    with in_chart(driver):
+        ActionChains(driver).move_to_element(driver.find_element(By.CSS_SELECTOR, "canvas")).perform()
+    wait_for(lambda: "C 126.50" not in chart_says(driver, legend), "an older bar's prices")
+    assert "O " in chart_says(driver, legend)
+
+
+def test_the_list_of_symbols_has_the_companies_names_in_both_languages(driver: Chrome) -> None:
+    wait_for(lambda: chart_is_drawn(driver), "the chart")
+    chosen = driver.find_element(By.CSS_SELECTOR, "[data-testid=stSelectbox]")
+    text = chosen.text + " ".join(i.get_attribute("value") or "" for i in chosen.find_elements(By.TAG_NAME, "input"))
+    assert "COMI · Commercial International Bank (Egypt) · البنك التجاري الدولي (مصر)" in text
 
 
 def test_on_a_phone_nothing_is_cut_off_and_the_arabic_names_stay(shown: Shown, tmp_path: Path) -> None:
