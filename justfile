@@ -95,7 +95,7 @@ servers-stop *names: setup
 # The same tests against compose.yaml's services, where there is Docker (credentials from .env)
 test-compose *args: setup
     docker compose up --detach --wait kafka influxdb s3
-    set -a; . ./.env; set +a; \
+    . ./.env; \
     EGX_TEST_KAFKA=127.0.0.1:${KAFKA_PORT:-9092} \
     EGX_TEST_INFLUXDB_URL=http://127.0.0.1:${INFLUXDB_PORT:-8086} EGX_TEST_INFLUXDB_TOKEN=$INFLUXDB_TOKEN EGX_TEST_INFLUXDB_ORG=egx \
     EGX_TEST_S3_ENDPOINT=http://127.0.0.1:${S3_PORT:-7070} AWS_ACCESS_KEY_ID=$S3_ACCESS_KEY AWS_SECRET_ACCESS_KEY=$S3_SECRET_KEY \
@@ -126,7 +126,7 @@ types: setup
 settings: setup
     @{{py}} -m dataflows.settings
 
-# Measure against Telegraf, bare clients and the stores; `just bench --quick` only checks that the measuring works
+# Measure against Telegraf, bare clients and the stores (docs/performance.md); `--quick` only checks that the measuring works
 bench *args: setup
     {{py}} -m bench {{args}}
 

@@ -1,50 +1,60 @@
-"""`python -m bench` measures; `--quick` only checks that the measuring works."""
+"""`python -m bench` measures; `--quick` only checks that the measuring works; `--report` prints the newest results."""
 
 from __future__ import annotations
 
 import argparse
 import datetime as dt
-import json
-import platform
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
-from bench import cases
+from bench import archive, ingest, latency, live, results, scaling, starting
+from bench.place import Place, Row
 
 parser = argparse.ArgumentParser(prog="python -m bench")
 parser.add_argument("--quick", action="store_true", help="small and once: a check that the benchmarks run")
+parser.add_argument("--long", action="store_true", help="a backlog of 10,000,000 bars, too")
+parser.add_argument("--only", nargs="+", metavar="CASE", help="some cases only")
 parser.add_argument("--bars", type=int, help="bars of the backlog (600,000; quick: 20,000)")
 parser.add_argument("--rounds", type=int, help="how often each pair is measured in turn (5; quick: 1)")
+parser.add_argument("--report", action="store_true", help="print the newest results as Markdown, and measure nothing")
 chosen = parser.parse_args()
-bars = chosen.bars or (20_000 if chosen.quick else 600_000)
-rounds = chosen.rounds or (1 if chosen.quick else 5)
-console = Console()
-rows: list[cases.Row] = []
-with tempfile.TemporaryDirectory(prefix="bench-") as folder, cases.Place.open(Path(folder), bars) as place:
-    for case in (
-        lambda: cases.live_against_telegraf(place, rounds),
-        lambda: cases.live_against_ready_lines(place, rounds),
-        lambda: cases.archive_against_consuming(place, rounds),
-        lambda: cases.start_and_idle(place, rounds, 2 if chosen.quick else 20),
-        lambda: cases.ingest_against_producing(place, rounds),  # last: it writes into the topic
-    ):
-        made = case()
-        rows += made
-        for row in made:
-            console.print(f"{row.case}: {row.what}: {row.value:,.2f} {row.unit} {row.goal}")
-table = Table(title=f"{bars:,} bars, {rounds} rounds, {platform.machine()}, Python {platform.python_version()}")
-for header in ("case", "what", "value", "unit", "goal", "met"):
-    table.add_column(header, justify="right" if header == "value" else "left")
-for row in rows:
-    met = "" if row.met is None else "yes" if row.met else "no"
-    table.add_row(row.case, row.what, f"{row.value:,.2f}", row.unit, row.goal, met)
-console.print(table)
-if not chosen.quick:
-    results = Path(__file__).parent / "results"
-    results.mkdir(exist_ok=True)
-    path = results / f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S}.json"
-    path.write_text(json.dumps([row.plain() for row in rows], indent=1))
-    console.print(f"written to {path}")
+console = Console(width=150)
+if chosen.report:
+    print(results.markdown())
+    raise SystemExit
+quick = chosen.quick
+bars = chosen.bars or (20_000 if quick else 600_000)
+rounds = chosen.rounds or (1 if quick else 5)
+backlogs = [20_000, 40_000] if quick else [100_000, 1_000_000] + ([10_000_000] if chosen.long else [])
+cases: dict[str, Callable[[Place], list[Row]]] = {
+    "telegraf": lambda place: live.against_telegraf(place, rounds),
+    "ready-lines": lambda place: live.against_ready_lines(place, rounds),
+    "archive": lambda place: archive.against_consuming(place, rounds),
+    "ingest": lambda place: ingest.against_producing(place, rounds),
+    "latency": lambda place: latency.from_source_to_query(place, 3 if quick else 30),
+    "processes": lambda place: scaling.two_processes(place, rounds, bars),
+    "start": lambda place: starting.start(place, rounds),
+    "idle": lambda place: starting.idle(place, 2 if quick else 20),
+    "growth": lambda place: scaling.growth(place, min(rounds, 3), backlogs, [16, 250, 5_000]),
+}
+if unknown := set(chosen.only or ()) - set(cases):
+    parser.error(f"no case {', '.join(sorted(unknown))}: there are {', '.join(cases)}")
+began = time.monotonic()
+at, before = dt.datetime.now(dt.UTC).replace(microsecond=0), results.load_average()
+rows: list[Row] = []
+with tempfile.TemporaryDirectory(prefix="bench-") as folder, Place.open(Path(folder), bars) as place:
+    for name, case in cases.items():
+        if chosen.only and name not in chosen.only:
+            continue
+        console.print(f"[dim]{name} ...[/]")
+        for row in case(place):
+            rows.append(row)
+            console.print(f"  {row.measure}: {results.number(row.ours)} {row.unit}", highlight=False)
+        found = results.Results(at, results.machine(), before, bars, rounds, time.monotonic() - began, rows)
+        if not quick:
+            results.write(found)  # after each case: a run that is broken off has measured something
+console.print(results.table(found))

@@ -25,32 +25,74 @@ class Usage:
     peak_mb: float
 
 
-def until(command: Sequence[str], environment: Mapping[str, str], done: Callable[[], bool], *, timeout: float = 300) -> Usage:
-    """Runs a command until `done`, then ends it. Raises RuntimeError where it ends by itself or takes too long."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("EGX_", "AWS_"))}
-    started = time.perf_counter()
-    process = subprocess.Popen(
-        command, cwd=PROJECT, env={**inherited, **environment}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
-    errors: list[str] = []
-    reader = threading.Thread(target=lambda: errors.extend(process.stderr or ()), daemon=True)
-    reader.start()
-    watched, peak = psutil.Process(process.pid), 0.0
-    try:
-        while not done():
-            if process.poll() is not None or time.perf_counter() - started > timeout:
-                raise RuntimeError(f"{' '.join(command)}: not done: {''.join(errors)[-2000:]}")
-            peak = max(peak, watched.memory_info().rss / 1e6)
-            time.sleep(0.02)
-        wall = time.perf_counter() - started
-        times = watched.cpu_times()
-        return Usage(wall, times.user + times.system, max(peak, watched.memory_info().rss / 1e6))
-    finally:
-        process.terminate()
+class Started:
+    """A running command; ended by SIGTERM when the block is left."""
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("EGX_", "AWS_", "BENCH_"))}
+        self.began = time.perf_counter()
+        self._process = subprocess.Popen(
+            command, cwd=PROJECT, env={**inherited, **environment}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        self._command, self._errors = " ".join(command), list[str]()
+        threading.Thread(target=lambda: self._errors.extend(self._process.stderr or ()), daemon=True).start()
+        self._watched, self.peak_mb = psutil.Process(self._process.pid), 0.0
+
+    def __enter__(self) -> Started:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def ask_to_end(self) -> None:
+        self._process.terminate()
+
+    def end(self) -> None:
+        self.ask_to_end()
         try:
-            process.wait(20)
+            self._process.wait(30)
         except subprocess.TimeoutExpired:
-            process.kill()
+            self._process.kill()
+            self._process.wait()
+
+    def look(self) -> None:
+        """Notes how large it is. Raises RuntimeError where it has ended."""
+        if self._process.poll() is not None:
+            raise RuntimeError(f"{self._command} ended: {''.join(self._errors)[-2000:]}")
+        self.peak_mb = max(self.peak_mb, self._watched.memory_info().rss / 1e6)
+
+    def cpu_seconds(self) -> float:
+        """User and system time so far."""
+        times = self._watched.cpu_times()
+        return times.user + times.system
+
+    def wait_for(self, done: Callable[[], bool], *, timeout: float = 300) -> None:
+        """Raises RuntimeError where the command ends before it is done, or that takes too long."""
+        deadline = time.monotonic() + timeout
+        while not done():
+            self.look()
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{self._command}: not done in {timeout:g} s: {''.join(self._errors)[-2000:]}")
+            time.sleep(0.02)
+        self.look()
+
+
+def until(
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    done: Callable[[], bool],
+    *,
+    and_ended: bool = False,
+    timeout: float = 300,
+) -> Usage:
+    """Runs a command until `done`, then ends it. :arg and_ended: whether its end counts too (its CPU up to `done` does)."""
+    with Started(command, environment) as process:
+        process.wait_for(done, timeout=timeout)
+        wall, cpu = time.perf_counter() - process.began, process.cpu_seconds()
+        if and_ended:
+            process.end()
+            wall = time.perf_counter() - process.began
+        return Usage(wall, cpu, process.peak_mb)
 
 
 def leg(name: str, *options: str) -> list[str]:

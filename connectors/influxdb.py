@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 import urllib3
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
+from isal import igzip
 from typing_extensions import override
 
 from connectors.errors import ConnectorError, PermanentError, TransientError
@@ -149,8 +149,8 @@ class Server:
         :raises PermanentError: the token, the organisation or the bucket is wrong.
         :raises TransientError: InfluxDB is away, busy or broken.
         """
-        # Level 1: 0.7 us a bar for a quarter more bytes than level 6 makes in 2.3 us.
-        packed = gzip.compress(body, compresslevel=1)
+        # 0.18 us a bar; zlib takes 0.7 us at its level 1 for 8 % more bytes, and 2.3 us at level 6 for 8 % less.
+        packed = igzip.compress(body, compresslevel=1)
         self._request("POST", self._write_url, packed, {"Content-Encoding": "gzip", "Content-Type": "text/plain; charset=utf-8"})
 
     def _api(
@@ -235,6 +235,14 @@ def _message(body: bytes) -> str:
         return body[:200].decode(errors="replace") or "no reason given"
 
 
+class _Underway(NamedTuple):
+    """Points that are being written: by series and time, how many were handed over, and the requests."""
+
+    points: Mapping[tuple[bytes, int], Point]
+    total: int
+    requests: list[tuple[list[Point], Future[None]]]
+
+
 class _ServerPartition(StatefulSinkPartition[Sequence[Point], None]):
     def __init__(self, sink: InfluxDBSink) -> None:
         self._sink = sink
@@ -242,30 +250,41 @@ class _ServerPartition(StatefulSinkPartition[Sequence[Point], None]):
         self._retry = Retry(sink.retry_seconds, sink.stop, on_retry=sink.on_retry)
         self._retention = self._retry(self._server.retention_seconds)
         self._pool = ThreadPoolExecutor(sink.parallel, thread_name_prefix="influxdb")
+        self._underway: _Underway | None = None
 
     @override
     def write_batch(self, values: list[Sequence[Point]]) -> None:
         # Of several points of one series and time, the last is the one that stays.
-        points = list({(point.series, point.time): point for batch in values for point in batch}.values())
-        total = sum(map(len, values))
+        points = {(point.series, point.time): point for batch in values for point in batch}
+        if self._underway is not None and not points.keys().isdisjoint(self._underway.points):
+            self._finish()  # the later version must come after the earlier one
+        kept = list(points.values())
         if self._retention is not None:
             oldest = int((self._sink.clock() - self._retention) * 1e6)
-            kept = [point for point in points if point.time > oldest]
+            kept = [point for point in kept if point.time > oldest]
             self._sink.on_expired(len(points) - len(kept))
-            points = kept
-        # While one request is under way the next is formatted; no two of them have a point of the same series and time.
+        # While requests are under way the next are read and formatted; no two have a point of the same series and time.
         size = self._sink.batch_points
-        requests = [
-            (batch, self._pool.submit(self._send, lines(batch)))
-            for batch in (points[first : first + size] for first in range(0, len(points), size))
-        ]
-        wait([request for _, request in requests])
-        for batch, request in requests:
+        begun = _Underway(points, sum(map(len, values)), [])
+        for batch in (kept[first : first + size] for first in range(0, len(kept), size)):
+            begun.requests.append((batch, self._pool.submit(self._send, lines(batch))))
+        self._finish()
+        self._underway = begun
+        if len(kept) < size:
+            self._finish()  # no backlog: nothing is won by leaving it for later
+
+    def _finish(self) -> None:
+        """Waits until what is under way is durable."""
+        done, self._underway = self._underway, None
+        if done is None:
+            return
+        wait([request for _, request in done.requests])
+        for batch, request in done.requests:
             try:
                 request.result()
             except LinesRefused as error:
                 self._isolate(batch, error)
-        self._sink.on_written(total)
+        self._sink.on_written(done.total)
 
     def _send(self, body: bytes) -> None:
         self._retry(lambda: self._server.write(body))
@@ -283,7 +302,8 @@ class _ServerPartition(StatefulSinkPartition[Sequence[Point], None]):
 
     @override
     def snapshot(self) -> None:
-        return None
+        self._finish()
+        return
 
     @override
     def close(self) -> None:
@@ -299,9 +319,10 @@ def lines(points: Sequence[Point]) -> bytes:
 class InfluxDBSink(FixedPartitionedSink[Sequence[Point], None]):
     """Writes points; items are (the number of a partition, points).
 
-    Delivery: durable when `write_batch` returns, at least once onto the point's key (series and time): the last one wins, a
-    replay changes nothing. A point that InfluxDB refuses goes to `on_refused`, and its neighbours are written. Points older
-    than the bucket's retention are not sent (InfluxDB would refuse them) but counted.
+    Delivery: durable at the end of the epoch (`snapshot`); what makes no full request, as soon as `write_batch` returns (of a
+    backlog, one call's requests are under way while the next are read). At least once onto the point's key (series and time):
+    the last one wins, a replay changes nothing. A point that InfluxDB refuses goes to `on_refused`, and its neighbours are
+    written. Points older than the bucket's retention are not sent (InfluxDB would refuse them) but counted.
     """
 
     def __init__(

@@ -213,12 +213,29 @@ def committed_offsets(client: Client, group: str, topic: str, timeout: float = C
     consumer = Consumer({**client, "group.id": group, "error_cb": errors.append, "log_level": 0})
     try:
         partitions = consumer.list_topics(topic, timeout=timeout).topics[topic].partitions
-        committed = consumer.committed([TopicPartition(topic, p) for p in partitions], timeout=timeout)
-        return {t.partition: t.offset for t in committed}
+        return {t.partition: t.offset for t in _committed(consumer, [TopicPartition(topic, p) for p in partitions], timeout)}
     except KafkaException as error:
         raise _connect_error(client, error.args[0], errors) from None
     finally:
         consumer.close()
+
+
+def _committed(
+    consumer: Consumer, partitions: list[TopicPartition], timeout: float, stop: threading.Event | None = None
+) -> list[TopicPartition]:
+    """The group's offsets; a broker that has only just started is asked again, for at most three times `timeout` seconds."""
+    stop, deadline = stop or threading.Event(), time.monotonic() + 3 * timeout
+    while True:
+        try:
+            offsets = consumer.committed(partitions, timeout=timeout)
+            for offset in offsets:
+                if offset.error is not None:
+                    raise KafkaException(offset.error)
+            return offsets
+        except KafkaException as error:
+            passing = error.args[0].retriable() or error.args[0].code() in _COORDINATOR
+            if not passing or time.monotonic() > deadline or stop.wait(0.2):
+                raise
 
 
 def _connect_error(client: Client, error: KafkaError, others: Sequence[KafkaError]) -> Exception:
@@ -259,7 +276,7 @@ class _ReaderPartition(StatefulSourcePartition[tuple[str, Chunk], None]):
             if there is None:
                 raise PermanentError(f"there is no Kafka topic {source.topic}: make it, or set kafka.topic")
             mine = [TopicPartition(source.topic, p) for p in there.partitions if p % source.readers == int(key)]
-            committed = self._committed_offsets(mine)
+            committed = _committed(self._consumer, mine, CONNECT_SECONDS, source.stop)
         except KafkaException as error:
             raise _connect_error(source.client, error.args[0], self._errors) from None
         self._next = {t.partition: t.offset for t in committed if t.offset >= 0}
@@ -276,27 +293,13 @@ class _ReaderPartition(StatefulSourcePartition[tuple[str, Chunk], None]):
         self._look_at_partitions = time.monotonic() + METADATA_SECONDS
         self._ended = False
         self._empty = True
+        self._tell_at = 0.0
         started = {t.partition for t in mine if t.partition in self._next}
         if started and (new := sorted({t.partition for t in mine} - started)):
             log.info("group %s reads partitions %s of %s for the first time", source.group, new, source.topic)
         self._consumer.assign(
             [TopicPartition(t.topic, t.partition, t.offset if t.offset >= 0 else OFFSET_BEGINNING) for t in committed]
         )
-
-    def _committed_offsets(self, partitions: list[TopicPartition]) -> list[TopicPartition]:
-        """The group's offsets; a broker that has only just started is asked again."""
-        deadline = time.monotonic() + 3 * CONNECT_SECONDS
-        while True:
-            try:
-                offsets = self._consumer.committed(partitions, timeout=CONNECT_SECONDS)
-                for offset in offsets:
-                    if offset.error is not None:
-                        raise KafkaException(offset.error)
-                return offsets
-            except KafkaException as error:
-                passing = error.args[0].retriable() or error.args[0].code() in _COORDINATOR
-                if not passing or time.monotonic() > deadline or self._source.stop.wait(0.2):
-                    raise
 
     @override
     def next_batch(self) -> list[tuple[str, Chunk]]:
@@ -329,7 +332,9 @@ class _ReaderPartition(StatefulSourcePartition[tuple[str, Chunk], None]):
         else:
             self._check_broker()
             self._check_partitions()
-        self._source.reader.read(self._source.group, self._next, self._lags())
+        if messages or time.monotonic() > self._tell_at:  # an idle leg costs next to nothing
+            self._tell_at = time.monotonic() + 1
+            self._source.reader.read(self._source.group, self._next, self._lags())
         return chunks
 
     def _reached_the_end(self) -> bool:

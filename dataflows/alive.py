@@ -8,17 +8,16 @@ from __future__ import annotations
 import sys
 import time
 
-from dataflows.reports import is_alive, read_reports, span
+from dataflows.reports import is_alive, newest_by_leg, read_reports, span
 from dataflows.settings import Settings, SettingsError, load
 
 
 def failing(settings: Settings, leg: str, now: float) -> str | None:
     """Why a leg is not alive, None where it is. :arg now: seconds since 1970."""
     folder = settings.path(settings.metrics.folder)
-    reports = [report for report in read_reports(folder) if leg in report.legs]
-    if not reports:
+    if (found := newest_by_leg(read_reports(folder)).get(leg)) is None:
         return f"{leg} has never reported in {folder}"
-    newest = max(reports, key=lambda report: report.updated_at)
+    newest, _ = found
     if is_alive(newest, now):
         return None
     if newest.error is not None:

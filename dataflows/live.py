@@ -8,12 +8,13 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 import bytewax.operators as op
+import msgspec
 from bytewax.dataflow import Dataflow
 
-from connectors.influxdb import InfluxDBSink, Point, Refused, fields, series
+from connectors.influxdb import InfluxDBSink, Point, Refused, series
 from connectors.kafka import Writer
 from connectors.sqlite import SqliteSink, Table, open_table
 from dataflows import process
@@ -22,6 +23,8 @@ from dataflows.messages import Decoded, dead_letter, dead_letters, decode
 from dataflows.process import Run
 
 MEASUREMENT = "stock_price"
+_EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_MICROSECOND: Final = dt.timedelta(microseconds=1)
 TABLE = Table(
     MEASUREMENT,
     {
@@ -58,13 +61,11 @@ def live(flow: Dataflow, run: Run) -> None:
 
 def to_points(decoded: Decoded) -> list[Point]:
     """The bars as points of InfluxDB, in order; a bar without any value is none."""
-    points = []
-    for bar, message in decoded.bars:
-        values = bar_fields(bar)
-        if values:
-            start = round(bar.datetime.timestamp() * 1e6)
-            points.append(Point(bar_series(bar.symbol, bar.exchange, bar.interval), values, start, message))
-    return points
+    return [
+        Point(bar_series(bar.symbol, bar.exchange, bar.interval), values, (bar.datetime - _EPOCH) // _MICROSECOND, message)
+        for (bar, message), values in zip(decoded.bars, bar_fields([bar for bar, _ in decoded.bars]), strict=True)
+        if values
+    ]
 
 
 @lru_cache(maxsize=65_536)
@@ -72,18 +73,30 @@ def bar_series(symbol: str, exchange: str, interval: str) -> bytes:
     return series(MEASUREMENT, {"symbol": symbol, "exchange": exchange, "interval": interval})
 
 
-def bar_fields(bar: Bar) -> bytes:
-    """The bar's values as line protocol's fields, those that are absent left out."""
-    final = bar.is_final
-    if None in (bar.open, bar.high, bar.low, bar.close, bar.volume, final):
-        return fields(
-            {"open": bar.open, "high": bar.high, "low": bar.low, "close": bar.close, "volume": bar.volume, "is_final": final}
-        )
-    # The common case without a loop: 1.6 us less a bar.
-    return (
-        f"open={bar.open!r},high={bar.high!r},low={bar.low!r},close={bar.close!r},volume={bar.volume}i,"
-        f"is_final={'true' if final else 'false'}"
-    ).encode()
+class _Fields(msgspec.Struct, omit_defaults=True, gc=False):
+    open: float | None = None
+    high: float | None = None
+    low: float | None = None
+    close: float | None = None
+    volume: str | None = None
+    is_final: bool | None = None
+
+
+_encoder: Final = msgspec.json.Encoder()
+_TO_FIELDS: Final = bytes.maketrans(b":", b"=")
+
+
+def bar_fields(bars: Sequence[Bar]) -> list[bytes]:
+    """Each bar's values as line protocol's fields, those that are absent left out.
+
+    They are written as JSON and then trimmed, all at once: JSON's numbers are line protocol's, and msgspec writes four floats
+    in the time in which Python writes one.
+    """
+    values = [
+        _Fields(bar.open, bar.high, bar.low, bar.close, None if bar.volume is None else f"{bar.volume}i", bar.is_final)
+        for bar in bars
+    ]
+    return _encoder.encode_lines(values).translate(_TO_FIELDS, b'{"').split(b"}\n")[:-1]
 
 
 def to_rows(decoded: Decoded) -> list[tuple[object, ...]]:
@@ -135,9 +148,6 @@ def sqlite_sink(run: Run) -> SqliteSink:
 def published_row(rows: Sequence[tuple[Any, ...]]) -> dt.datetime | None:
     """The ingestion time of a chunk's first, and so oldest, row of `TABLE`."""
     return dt.datetime.fromisoformat(rows[0][10]) if rows[0][10] else None
-
-
-_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
 def published_point(points: Sequence[Point]) -> dt.datetime:

@@ -6,7 +6,7 @@ import datetime as dt
 import logging
 from collections.abc import Callable
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
 
@@ -35,15 +35,20 @@ def decode(chunk: Chunk, leg: str, now: dt.datetime) -> Decoded:
     What times are believed is measured from when each message came into Kafka, not from when it is read: a replay must judge
     every message as the first run did. `now` (aware) stands in where a message has no such time.
     """
-    messages = [message for message in chunk.messages if _is_for(leg, message)]
+    messages = chunk.messages
+    if any(map(Message.headers, messages)):
+        messages = [message for message in messages if _is_for(leg, message)]
     values = [message.value() or b"" for message in messages]
-    arrivals = [_arrived(message, now) for message in messages]
     # What is believed at the earliest arrival is believed at each.
-    results = decode_all(values, min(arrivals, default=now))
+    earliest = min((_at(*arrival, now) for arrival in set(map(_arrival, messages))), default=now)
+    results = decode_all(values, earliest)
+    if {type(result) for result in results} == {Bar}:
+        bars: Any = results
+        return Decoded(chunk.topic, chunk.partition, list(zip(bars, messages, strict=True)), [])
     decoded = Decoded(chunk.topic, chunk.partition, [], [])
-    for result, message, value, arrived in zip(results, messages, values, arrivals, strict=True):
+    for result, message, value in zip(results, messages, values, strict=True):
         if type(result) is not Bar:
-            result = decode_one(value, arrived)
+            result = decode_one(value, _at(*_arrival(message), now))
         if isinstance(result, Rejected):
             decoded.rejected.append((result, message))
         else:
@@ -54,10 +59,14 @@ def decode(chunk: Chunk, leg: str, now: dt.datetime) -> Decoded:
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
-def _arrived(message: Message, now: dt.datetime) -> dt.datetime:
-    """When Kafka got the message, to the second."""
+def _arrival(message: Message) -> tuple[int, int]:
+    """Of when Kafka got the message: the kind of the time, and the second (since 1970)."""
     kind, milliseconds = message.timestamp()
-    return now if kind == TIMESTAMP_NOT_AVAILABLE else _second(milliseconds // 1000)
+    return kind, milliseconds // 1000
+
+
+def _at(kind: int, second: int, now: dt.datetime) -> dt.datetime:
+    return now if kind == TIMESTAMP_NOT_AVAILABLE else _second(second)
 
 
 @lru_cache(maxsize=1024)

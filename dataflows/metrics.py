@@ -33,7 +33,7 @@ from prometheus_client.registry import Collector
 from connectors.errors import ConnectorError
 from connectors.influxdb import Server, fields, series
 from connectors.kafka import Reader
-from dataflows.reports import Figures, Report, write_report
+from dataflows.reports import Figures, Report, report_file, write_report
 from dataflows.settings import SettingsError
 
 log = logging.getLogger(__name__)
@@ -296,7 +296,7 @@ class Reporter:
 
     @property
     def path(self) -> Path:
-        return self._folder / f"{'-'.join(self._metrics.legs)}.json"
+        return report_file(self._folder, self._metrics.legs)
 
     def start(self) -> None:
         self._thread.start()

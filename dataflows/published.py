@@ -17,6 +17,7 @@ from connectors.sqlite import cannot_write, connect
 from dataflows.bar import Bar
 
 _MICROSECOND = dt.timedelta(microseconds=1)
+_ASKED_AT_ONCE = 500  # SQLite takes at least 999 values a statement
 _FORGET = "DELETE FROM published WHERE target = ?"
 
 
@@ -73,21 +74,26 @@ class Published:
         :arg again: those that were published with the same values, too: they are known to be lost.
         """
         new = []
+        versions = [(bar, _identity(bar), _version(bar)) for bar in bars]
         with self._locked():
-            for bar in bars:
-                identity, version = _identity(bar), _version(bar)
-                known = self._pending.get(identity) or self._noted(identity)
+            noted = self._noted([identity for _, identity, _ in versions if identity not in self._pending])
+            for bar, identity, version in versions:
+                known = self._pending.get(identity) or noted.get(identity)
                 if known is None or ((again or known != version) and not (_final(known) and not _final(version))):
                     self._pending[identity] = version
                     self._writing.append((identity, version))
                     new.append(bar)
         return new
 
-    def _noted(self, identity: bytes) -> bytes | None:
-        row = self._connection.execute(
-            "SELECT version FROM published WHERE target = ? AND bar = ?", (self._target, identity)
-        ).fetchone()
-        return row[0] if row else None
+    def _noted(self, identities: Sequence[bytes]) -> dict[bytes, bytes]:
+        """Those of the bars that are noted: identity -> version."""
+        found: dict[bytes, bytes] = {}
+        for first in range(0, len(identities), _ASKED_AT_ONCE):
+            some = identities[first : first + _ASKED_AT_ONCE]
+            marks = ",".join("?" * len(some))
+            query = f"SELECT bar, version FROM published WHERE target = ? AND bar IN ({marks})"  # noqa: S608 - marks only
+            found.update(self._connection.execute(query, (self._target, *some)))
+        return found
 
     def stamp(self, bars: Sequence[Bar], now: dt.datetime) -> list[Bar]:
         """The bars with their ingestion time: `now`, but strictly later than any before."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
-LATE_SECONDS = 60.0  # without a report, beyond the time from one to the next
+LEGS: Final = ("ingest", "live", "archive")
+LATE_SECONDS: Final = 60.0  # without a report, beyond the time from one to the next
 
 
 class Figures(msgspec.Struct):
@@ -46,6 +49,11 @@ class Report(msgspec.Struct):
     figures: dict[str, Figures] = {}
 
 
+def report_file(folder: Path, legs: Iterable[str]) -> Path:
+    """Where a process of these legs has its report."""
+    return folder / f"{'-'.join(legs)}.json"
+
+
 def write_report(path: Path, report: Report) -> None:
     """Writes the file anew, so that a reader sees a whole one. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,14 +64,21 @@ def write_report(path: Path, report: Report) -> None:
 
 def read_reports(folder: Path) -> list[Report]:
     """The newest report of each process that ever ran, in the order of their legs."""
-    order = {"ingest": 0, "live": 1, "archive": 2}
     reports = [msgspec.json.decode(path.read_bytes(), type=Report) for path in folder.glob("*.json")]
-    return sorted(reports, key=lambda report: (order.get(report.legs[0], 9), len(report.legs)))
+    return sorted(reports, key=lambda report: (LEGS.index(report.legs[0]), len(report.legs)))
+
+
+def newest_by_leg(reports: Iterable[Report]) -> dict[str, tuple[Report, Figures]]:
+    """Leg -> the newest report that has it, and its figures; in the order of the legs."""
+    found: dict[str, tuple[Report, Figures]] = {}
+    for report in sorted(reports, key=lambda report: report.updated_at):
+        found |= {leg: (report, report.figures.get(leg, Figures())) for leg in report.legs}
+    return {leg: found[leg] for leg in LEGS if leg in found}
 
 
 def is_alive(report: Report, now: float) -> bool:
     """Whether the process of a report still runs, as far as its reports tell. :arg now: seconds since 1970."""
-    return not report.ended and now - report.updated_at < report.seconds + LATE_SECONDS
+    return not report.ended and abs(now - report.updated_at) < report.seconds + LATE_SECONDS
 
 
 def span(seconds: float) -> str:

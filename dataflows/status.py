@@ -10,13 +10,9 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
-import importlib.util
-import os
 import sqlite3
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import msgspec
 from rich.console import Console
@@ -27,10 +23,10 @@ from connectors.errors import ConnectorError
 from dataflows import dead_letters, process
 from dataflows.bar import CAIRO
 from dataflows.calendar import egx, expected_session
+from dataflows.gold import Check, Schedule, newest_days, quality, read_schedule
 from dataflows.live import MEASUREMENT
-from dataflows.process import LEGS
-from dataflows.reports import Figures, Report, is_alive, read_reports, span
-from dataflows.settings import EMBEDDED, ROOT, Settings, SettingsError, load
+from dataflows.reports import Figures, Report, is_alive, newest_by_leg, read_reports, span
+from dataflows.settings import EMBEDDED, Settings, SettingsError, load
 from dataflows.summary import listed
 
 LAG_LIMIT = 10_000  # messages that a leg may be behind
@@ -47,14 +43,6 @@ class Fresh(msgspec.Struct):
     """Whether the live store lacks the day that the calendar lets expect."""
 
 
-class Check(msgspec.Struct):
-    """A data-quality check of the warehouse: how many of its rows are well, and how many somebody should look at."""
-
-    name: str
-    ok: int
-    warn: int
-
-
 class Status(msgspec.Struct):
     """Everything at one moment; `attention` says what needs a look, a line each."""
 
@@ -67,14 +55,13 @@ class Status(msgspec.Struct):
     dead_letters: int | None
     fresh: list[Fresh]
     quality: list[Check]
+    schedule: Schedule | None
+    """What the warehouse's schedule did last, None where there is none."""
     attention: list[str]
 
     def figures(self) -> dict[str, tuple[Report, Figures]]:
         """Leg -> the newest report that has it, and its figures."""
-        found: dict[str, tuple[Report, Figures]] = {}
-        for report in sorted(self.reports, key=lambda report: report.updated_at):
-            found |= {leg: (report, figures) for leg, figures in report.figures.items()}
-        return {leg: found[leg] for leg in LEGS if leg in found}
+        return newest_by_leg(self.reports)
 
 
 def status(settings: Settings, now: dt.datetime) -> Status:
@@ -83,7 +70,7 @@ def status(settings: Settings, now: dt.datetime) -> Status:
     Raises ConnectorError where a broker or store does not answer, SettingsError where the settings are wrong.
     """
     reports = read_reports(settings.path(settings.metrics.folder))
-    found = Status(now, expected_session(egx(), now).date, reports, {}, None, [], [], [])
+    found = Status(now, expected_session(egx(), now).date, reports, {}, None, [], quality(), read_schedule(), [])
     if settings.kafka.bootstrap_servers == EMBEDDED:
         found.lag = {leg: figures.lag for leg, (_, figures) in found.figures().items() if figures.lag is not None}
     else:
@@ -94,7 +81,6 @@ def status(settings: Settings, now: dt.datetime) -> Status:
             found.lag[leg] = sum(max(0, end - max(read[p], 0)) for p, end in ends.items())
         found.dead_letters = len(dead_letters.open_letters(dead_letters.read(client, settings.kafka.dead_letter_topic)))
     found.fresh = freshness(settings, found.expected)
-    found.quality = quality(settings)
     found.attention = list(attention(found))
     return found
 
@@ -102,7 +88,7 @@ def status(settings: Settings, now: dt.datetime) -> Status:
 def freshness(settings: Settings, expected: dt.date) -> list[Fresh]:
     """Each symbol's newest bar, in the live store and in gold."""
     live = from_sqlite(settings) if settings.live.store == "sqlite" else from_influxdb(settings)
-    gold = from_gold(settings)
+    gold = newest_days()
     ceased = {symbol for symbol, is_listed in listed().items() if not is_listed}
     simulated = settings.source.kind == "simulated"
     return [
@@ -152,33 +138,6 @@ def from_influxdb(settings: Settings) -> Newest:
         server.close()
 
 
-def gold_folder() -> Path:
-    """Where the warehouse publishes gold as Parquet: below EGX_WAREHOUSE, as it takes that."""
-    return ROOT / (os.environ.get("EGX_WAREHOUSE") or "data/warehouse") / "gold"
-
-
-def from_gold(settings: Settings) -> dict[str, dt.date]:
-    """Symbol -> its newest day in the published gold layer; none where there is no such file."""
-    file = gold_folder() / "vw_gold_market_snapshot.parquet"
-    return dict(_query(file, "SELECT symbol, trade_date FROM read_parquet(?)"))
-
-
-def quality(settings: Settings) -> list[Check]:
-    """The data-quality checks of the published gold layer."""
-    file = gold_folder() / "vw_gold_data_quality.parquet"
-    counts = "COUNT(*) FILTER (status = 'ok'), COUNT(*) FILTER (status <> 'ok')"
-    return [Check(*row) for row in _query(file, f"SELECT check_name, {counts} FROM read_parquet(?) GROUP BY 1 ORDER BY 1")]  # noqa: S608
-
-
-def _query(file: Path, query: str) -> list[tuple[Any, ...]]:
-    if not file.exists() or importlib.util.find_spec("duckdb") is None:
-        return []
-    import duckdb
-
-    rows: list[tuple[Any, ...]] = duckdb.connect().execute(query, [str(file)]).fetchall()
-    return rows
-
-
 def cairo_date(time: dt.datetime) -> dt.date:
     return time.astimezone(CAIRO).date()
 
@@ -192,6 +151,11 @@ def attention(found: Status) -> Sequence[str]:
             said.append(f"{leg} ended: {report.error}")
         elif not report.ended and not is_alive(report, now):
             said.append(f"{leg} has not reported for {span(now - report.updated_at)}: start it again")
+    said += [
+        f"{leg} has rejected {figures.rejected:,} messages: its log says why"
+        for leg, (_, figures) in found.figures().items()
+        if figures.rejected and found.dead_letters is None  # the in-process broker keeps no dead letters
+    ]
     if not found.reports:
         said.append("no leg has reported yet: start them, as docs/operations.md says")
     said += [f"{leg} is {lag:,} messages behind" for leg, lag in found.lag.items() if lag > LAG_LIMIT]
@@ -199,6 +163,13 @@ def attention(found: Status) -> Sequence[str]:
         said.append(f"{found.dead_letters:,} open dead letters: `just dead-letters` lists them")
     if behind := [fresh.symbol for fresh in found.fresh if fresh.behind]:
         said.append(f"the live store has no bar of {found.expected} of {', '.join(behind)}")
+    said += [
+        f"data quality: {check.warn_newest:,} of the newest day's {check.name} to look at, in gold.vw_gold_data_quality"
+        for check in found.quality
+        if check.warn_newest
+    ]
+    if found.schedule and (why := found.schedule.failing(found.at)):
+        said.append(why)
     return said
 
 

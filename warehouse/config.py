@@ -37,6 +37,9 @@ def duckdb_connection() -> ConnectionConfig:
     """The embedded engine; with an archive on S3 it reads through httpfs with the usual AWS_* variables."""
     s3: dict[str, object] = {}
     if archive.startswith("s3://"):
+        from duckdb_extensions import import_extension
+
+        import_extension("httpfs")  # of a package; DuckDB itself would fetch it from its site
         secret: dict[str, object] = {"type": "s3"}
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
         if key_id := os.environ.get("AWS_ACCESS_KEY_ID"):
@@ -137,5 +140,7 @@ config = Config(
             "nojsonpathcast",
         },
     ),
+    # Not in the project's folder, which may be read-only.
+    cache_dir=f"{warehouse}/cache",
     disable_anonymized_analytics=True,
 )

@@ -18,18 +18,15 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
-
-import msgspec
 
 from connectors.errors import ConnectorError
 from connectors.influxdb import fields, series
 from dataflows import logs, process
 from dataflows.bar import CAIRO
 from dataflows.calendar import Calendar, egx
+from dataflows.gold import Schedule, quality, read_schedule, schedule_file, write_schedule
 from dataflows.reports import span
 from dataflows.settings import ROOT, Settings, SettingsError, load
-from dataflows.status import gold_folder, quality
 
 log = logging.getLogger("warehouse.schedule")
 
@@ -37,16 +34,6 @@ NIGHTLY = dt.time(2, 0)  # Africa/Cairo
 AFTER_CLOSE = dt.timedelta(minutes=30)  # the source's 15 minutes, its last poll, an epoch, and spare
 TRIES = 3
 RETRY_SECONDS = 600.0
-HEALTHY = dt.timedelta(hours=30)  # a run is due every night
-
-
-class State(msgspec.Struct):
-    """What the scheduler did last; times aware, in UTC."""
-
-    next_at: dt.datetime
-    ended_at: dt.datetime | None = None
-    seconds: float | None = None
-    ok: bool | None = None
 
 
 def next_run(after: dt.datetime, calendar: Calendar) -> dt.datetime:
@@ -87,7 +74,7 @@ class Runner:
         self._settings, self._stop, self._command = settings, stop, command
         self._tries, self._retry_seconds = tries, retry_seconds
 
-    def run(self) -> State:
+    def run(self) -> Schedule:
         """One run, with its retries; the state has yet to be given its next time."""
         begun = time.monotonic()
         ok = False
@@ -107,7 +94,7 @@ class Runner:
         now = process.now()
         if ok:
             log.info("the warehouse is up to date, after %s", span(time.monotonic() - begun))
-        return State(now, now, time.monotonic() - begun, ok)
+        return Schedule(now, now, time.monotonic() - begun, ok)
 
     def _once(self) -> int:
         child = subprocess.Popen(self._command, cwd=ROOT, env=environment(self._settings))  # noqa: S603 - ours
@@ -119,7 +106,7 @@ class Runner:
                     child.terminate()
 
 
-def points(state: State, settings: Settings) -> Iterator[bytes]:
+def points(state: Schedule, settings: Settings) -> Iterator[bytes]:
     """The outcome as points of InfluxDB."""
     at = int((state.ended_at or state.next_at).timestamp() * 1e6)
     yield b"%b %b %d" % (
@@ -127,11 +114,11 @@ def points(state: State, settings: Settings) -> Iterator[bytes]:
         fields({"ok": int(bool(state.ok)), "seconds": state.seconds}),
         at,
     )
-    for check in quality(settings):
+    for check in quality():
         yield b"%b %b %d" % (series("quality", {"check": check.name}), fields({"ok": check.ok, "warn": check.warn}), at)
 
 
-def tell_influxdb(state: State, settings: Settings) -> None:
+def tell_influxdb(state: Schedule, settings: Settings) -> None:
     if settings.influxdb.token is None:
         return
     try:
@@ -143,39 +130,21 @@ def tell_influxdb(state: State, settings: Settings) -> None:
         log.warning("the run's figures are not written: %s", error)
 
 
-def state_file() -> Path:
-    return gold_folder().parent / "schedule.json"
-
-
-def write_state(state: State) -> None:
-    state_file().parent.mkdir(parents=True, exist_ok=True)
-    temporary = state_file().with_suffix(".tmp")
-    temporary.write_bytes(msgspec.json.encode(state))
-    temporary.rename(state_file())
-
-
 def failing(now: dt.datetime) -> str | None:
-    """Why the schedule is not healthy, None where it is: a run ended within `HEALTHY` or is due, and the last was well."""
-    try:
-        state = msgspec.json.decode(state_file().read_bytes(), type=State)
-    except FileNotFoundError:
-        return f"the schedule has never run: there is no {state_file()}"
-    if state.ok is False:
-        return "the last warehouse run failed: its log says why"
-    if now - state.next_at > HEALTHY:
-        return f"the warehouse run of {state.next_at:%Y-%m-%d %H:%M} UTC has not taken place: start the schedule again"
-    return None
+    """Why the schedule is not healthy, None where it is."""
+    state = read_schedule()
+    return state.failing(now) if state else f"the schedule has never run: there is no {schedule_file()}"
 
 
 def keep_running(runner: Runner, stop: threading.Event, settings: Settings) -> None:
     """Runs once now, to catch up with what was missed, and then at each time of the schedule."""
-    write_state(State(process.now()))
+    write_schedule(Schedule(process.now()))
     while True:
         state = runner.run()
         state.next_at = next_run(process.now(), egx())
         if stop.is_set():
             return
-        write_state(state)
+        write_schedule(state)
         tell_influxdb(state, settings)
         log.info("the next warehouse run is at %s Cairo time", f"{state.next_at.astimezone(CAIRO):%Y-%m-%d %H:%M}")
         if stop.wait((state.next_at - process.now()).total_seconds()):
@@ -207,7 +176,7 @@ def main() -> int:
     if given.once:
         state = runner.run()
         state.next_at = next_run(process.now(), egx())
-        write_state(state)
+        write_schedule(state)
         tell_influxdb(state, settings)
         return 0 if state.ok else 1
     keep_running(runner, stop, settings)

@@ -196,9 +196,36 @@ def test_points_are_written_in_batches_and_counted(fake: FakeInfluxDB, server: L
     counted: list[int] = []
     part = partition(server.url, batch_points=4, on_written=counted.append)
     part.write_batch([[point(number) for number in range(7)], [], [point(number) for number in range(7, 10)]])
+    part.snapshot()
     assert sorted(len(lines) for lines in writes(server)) == [2, 4, 4]
     assert len(fake.points) == 10
     assert counted == [10]
+
+
+def test_what_makes_no_full_request_is_durable_at_once(fake: FakeInfluxDB, server: Loopback) -> None:
+    counted: list[int] = []
+    part = partition(server.url, batch_points=4, on_written=counted.append)
+    part.write_batch([[point(number) for number in range(4)]])
+    part.write_batch([[point(number) for number in range(4, 7)]])
+    assert len(fake.points) == 7
+    assert counted == [4, 3]
+
+
+def test_a_later_version_waits_for_the_earlier_one_that_is_under_way(fake: FakeInfluxDB, server: Loopback) -> None:
+    fake.answers = iter([told(503, "busy")])  # the earlier one is tried again after a while
+    part = partition(server.url, batch_points=1)
+    part.write_batch([[point(1, close=1.0)]])
+    part.write_batch([[point(1, close=2.0), point(2)]])
+    part.snapshot()
+    assert [values["close"] for _, values in sorted(fake.points.items())] == [2.0, 2.0]
+
+
+def test_an_epoch_does_not_end_before_its_points_are_written(fake: FakeInfluxDB, server: Loopback) -> None:
+    fake.answers = iter([told(401, "no longer")])
+    part = partition(server.url, batch_points=1)
+    part.write_batch([[point(1)]])
+    with pytest.raises(PermanentError, match="refused the token"):
+        part.snapshot()
 
 
 def test_nothing_to_write_is_not_sent(server: Loopback) -> None:
@@ -238,6 +265,7 @@ def test_refused_points_are_found_and_their_neighbours_written(count: int, bad: 
     with answering(fake.answer) as server:
         part = partition(server.url, batch_points=batch, on_refused=refused.append, on_written=written.append)
         part.write_batch([[point(number) for number in range(count)]])
+        part.snapshot()
     assert refused == [Refused(number, "field type conflict") for number in sorted(bad) if number < count]
     assert sorted(values["close"] for values in fake.points.values()) == [n for n in range(count) if n not in bad]
     assert written == [count]

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,8 @@ from connectors.kafka import Record, Topic, Writer, ensure_topics
 from dataflows import alive
 from dataflows.bar import CAIRO
 from dataflows.calendar import egx, expected_session
-from dataflows.reports import Figures, Report, span, write_report
+from dataflows.gold import Check, Schedule
+from dataflows.reports import LEGS, Figures, Report, is_alive, newest_by_leg, span, write_report
 from dataflows.settings import Live, Metrics, Settings
 from dataflows.status import Status, attention
 from tests.dataflows.bars import message
@@ -31,8 +33,14 @@ def report(leg: str, *, age: float = 1, ended: bool = False, error: str | None =
     return Report((leg,), 1, at - 3600, at, 5.0, "", ended, error, {leg: Figures(read=10, written=10)})
 
 
-def looked_at(*reports: Report, lag: int = 0, letters: int | None = 0) -> list[str]:
-    return list(attention(Status(NOW, NOW.date(), list(reports), {"live": lag}, letters, [], [], [])))
+def looked_at(
+    *reports: Report,
+    lag: int = 0,
+    letters: int | None = 0,
+    quality: Sequence[Check] = (),
+    schedule: Schedule | None = None,
+) -> list[str]:
+    return list(attention(Status(NOW, NOW.date(), list(reports), {"live": lag}, letters, [], list(quality), schedule, [])))
 
 
 def test_a_leg_that_runs_needs_no_look() -> None:
@@ -55,6 +63,52 @@ def test_a_leg_that_was_killed_is_missed_after_a_minute() -> None:
 def test_lag_and_dead_letters_need_a_look() -> None:
     said = looked_at(report("live"), lag=10_001, letters=3)
     assert said == ["live is 10,001 messages behind", "3 open dead letters: `just dead-letters` lists them"]
+
+
+def test_what_was_rejected_needs_a_look_where_no_dead_letters_outlive_the_process() -> None:
+    rejecting = report("live")
+    rejecting.figures["live"].rejected = 7
+    assert looked_at(rejecting, letters=0) == []
+    assert looked_at(rejecting, letters=None) == ["live has rejected 7 messages: its log says why"]
+
+
+def test_the_newest_day_s_doubts_need_a_look_and_older_ones_do_not() -> None:
+    said = looked_at(report("live"), quality=[Check("bars", 900, 32, 2), Check("anomaly", 0, 5, 0)])
+    assert said == ["data quality: 2 of the newest day's bars to look at, in gold.vw_gold_data_quality"]
+
+
+def test_a_warehouse_run_that_failed_or_did_not_take_place_needs_a_look() -> None:
+    soon = NOW + dt.timedelta(hours=1)
+    assert looked_at(report("live"), schedule=Schedule(soon, NOW, 5.0, True)) == []
+    assert looked_at(report("live"), schedule=Schedule(soon, NOW, 5.0, False)) == [
+        "the last warehouse run failed: its log says why"
+    ]
+    (said,) = looked_at(report("live"), schedule=Schedule(NOW - dt.timedelta(hours=31), NOW, 5.0, True))
+    assert said.startswith("the warehouse run of 2025-12-08 05:00 UTC has not taken place")
+
+
+def test_a_leg_s_newest_report_counts_whichever_process_wrote_it() -> None:
+    together = report("live", age=900, ended=True, error="an old error")
+    together.legs, together.figures = LEGS, {leg: Figures() for leg in LEGS}
+    found = newest_by_leg([report("live"), together])
+    assert {leg: newest.error for leg, (newest, _) in found.items()} == {
+        "ingest": "an old error",
+        "live": None,
+        "archive": "an old error",
+    }
+
+
+def test_a_report_of_the_future_is_not_alive() -> None:
+    assert is_alive(report("live"), NOW.timestamp())
+    assert not is_alive(report("live", age=-3600), NOW.timestamp())
+
+
+def test_a_leg_that_could_not_start_says_so_in_its_report(tmp_path: Path) -> None:
+    folder = Folder(tmp_path, kafka={"bootstrap_servers": "127.0.0.1:1"})
+    assert folder.run("live").process.returncode == 1
+    code, _, errors = run_status(folder, "live", module="alive")
+    assert code == 1
+    assert errors.startswith("egx: live ended: no Kafka broker answers at 127.0.0.1:1")
 
 
 @pytest.mark.parametrize(
@@ -82,7 +136,7 @@ def test_spans_are_for_people(seconds: float, said: str) -> None:
 def run_status(folder: Folder, *arguments: str, module: str = "status", **variables: str) -> tuple[int, str, str]:
     done = subprocess.run(
         [sys.executable, "-m", f"dataflows.{module}", *arguments],
-        env=folder.environment(**variables),
+        env=folder.environment(EGX_WAREHOUSE=str(folder.path / "warehouse"), **variables),
         capture_output=True,
         text=True,
         check=False,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -12,6 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
 from dataflows.settings import Settings
@@ -80,16 +82,33 @@ def services() -> dict[str, Any]:
     return found
 
 
+def image_files() -> list[str]:
+    """What the Dockerfile copies of the project."""
+    text = (ROOT / "deploy" / "Dockerfile").read_text()
+    _, after = text.split("WORKDIR /srv/egx\n")
+    return [line.split()[1] for line in after.splitlines() if line.startswith("COPY ")]
+
+
 class Started:
     """The legs' processes, and how to run another service's command."""
 
     def __init__(self, services: dict[str, Any], place: Callable[[str], str], folder: Path, stack: ExitStack) -> None:
         self._services, self._place, self.folder, self._stack = services, place, folder, stack
+        self.project = folder / "srv"
+        """The project as the image has it."""
+        (folder / "home").mkdir()
+        for name in image_files():
+            if (ROOT / name).is_dir():
+                shutil.copytree(ROOT / name, self.project / name, ignore=shutil.ignore_patterns("__pycache__", ".cache", "logs"))
+            else:
+                self.project.mkdir(exist_ok=True)
+                shutil.copy(ROOT / name, self.project / name)
 
     def environment(self, name: str) -> dict[str, str]:
         inherited = {key: value for key, value in os.environ.items() if not re.match("EGX_|AWS_|SNOWFLAKE_", key)}
         given = compose.environment(self._services[name], LOCAL)
-        return {**inherited, **{key: self._place(value) for key, value in given.items()}, **SMALL}
+        image = {"PYTHONDONTWRITEBYTECODE": "1", "HOME": str(self.folder / "home")}
+        return {**inherited, **image, **{key: self._place(value) for key, value in given.items()}, **SMALL}
 
     def command(self, name: str) -> list[str]:
         return [sys.executable, *self._services[name]["command"][1:]]
@@ -98,11 +117,12 @@ class Started:
         test = self._services[name]["healthcheck"]["test"]
         assert test[:2] == ["CMD", "python"]
         command = [sys.executable, *test[2:]]
-        return subprocess.run(command, cwd=ROOT, env=self.environment(name), check=False, timeout=60).returncode
+        return subprocess.run(command, cwd=self.project, env=self.environment(name), check=False, timeout=60).returncode
 
-    def start(self, name: str) -> subprocess.Popen[bytes]:
+    def start(self, name: str, *more: str) -> subprocess.Popen[bytes]:
         log = self._stack.enter_context((self.folder / f"{name}.log").open("wb"))
-        process = subprocess.Popen(self.command(name), cwd=ROOT, env=self.environment(name), stdout=log, stderr=log)
+        command = [*self.command(name), *more]
+        process = subprocess.Popen(command, cwd=self.project, env=self.environment(name), stdout=log, stderr=log)
         self._stack.callback(process.kill)
         return process
 
@@ -178,6 +198,29 @@ def test_the_services_work_together(started: tuple[Started, str, S3], influxdb: 
 
     lines = [json.loads(line) for line in (run.folder / "live.log").read_text().splitlines()]
     assert all(line["leg"] == "live" for line in lines)
+
+    before = {path: path.stat().st_mtime_ns for path in run.project.rglob("*")}
+    warehouse = run.start("warehouse")
+    told = run.folder / "warehouse.log"
+    wait_for(lambda: re.search(r"the next warehouse run is at|run failed", told.read_text()) is not None, "the warehouse", 240)
+    assert "run failed" not in told.read_text(), told.read_text()[-3000:]
+    assert run.health("warehouse") == 0
+    warehouse.terminate()
+    assert warehouse.wait(60) == 0
+    snapshot = str(run.folder / "state/warehouse/gold/vw_gold_market_snapshot.parquet")
+    assert {symbol for (symbol,) in duckdb.execute("SELECT symbol FROM read_parquet(?)", [snapshot]).fetchall()} == set(SYMBOLS)
+    assert {path: path.stat().st_mtime_ns for path in run.project.rglob("*")} == before, "the image's files are read-only"
+    outcomes = f'from(bucket: "{unique_name}") |> range(start: -1h) |> filter(fn: (r) => r._measurement == "warehouse")'
+    assert {row["_field"]: row["_value"] for row in rows(influxdb, outcomes)}["ok"] == 1
+    status = subprocess.run(
+        [sys.executable, "-m", "dataflows.status", "--json"],
+        cwd=run.project,
+        env=run.environment("ingest"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert json.loads(status.stdout)["quality"], "`docker compose exec ingest python -m dataflows.status` sees gold"
 
     for leg, process in processes.items():
         process.terminate()

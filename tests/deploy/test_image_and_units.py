@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.dataflows.jobs import ROOT
+from tests.deploy.compose import env_file
 
 DEPLOY = ROOT / "deploy"
 
@@ -44,12 +46,54 @@ def test_the_image_gets_nothing_but_what_it_needs() -> None:
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd here")
 def test_systemd_takes_the_units(tmp_path: Path) -> None:
-    for unit in (DEPLOY / "systemd").iterdir():
+    for unit in (DEPLOY / "systemd").glob("*.[st]*"):
         text = unit.read_text().replace("/srv/egx/.venv/bin/python", sys.executable)
         (tmp_path / unit.name.replace("@", "@live")).write_text(text)
     names = [str(path) for path in tmp_path.iterdir()]
     done = subprocess.run(["systemd-analyze", "verify", "--man=no", *names], capture_output=True, text=True, check=False)
     assert not [line for line in done.stderr.splitlines() if str(tmp_path) in line], done.stderr
+
+
+def test_all_that_a_unit_writes_lies_in_its_state_directory() -> None:
+    home = Path("/var/lib/egx")
+    ours = env_file(DEPLOY / "systemd" / "egx.env", {})
+    code = (
+        "from dataflows.gold import gold_folder; from dataflows.settings import load; s = load();"
+        "print(s.path(s.ingest.state), s.path(s.live.sqlite), s.path(s.archive.url), s.path(s.metrics.folder), gold_folder())"
+        ";print(s.source.kind, s.source.follows)"
+    )
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("EGX_")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env={**inherited, **ours}, capture_output=True, text=True, check=True
+    )
+    paths, source = done.stdout.splitlines()
+    assert all(Path(path).is_relative_to(home) for path in paths.split()), paths
+    assert source == "egxpy True"
+    for name in ("egx@.service", "egx-warehouse.service"):
+        unit = (DEPLOY / "systemd" / name).read_text()
+        given, wins = re.findall(r"(?m)^EnvironmentFile=(.+)$", unit)
+        assert (given, wins) == ("/srv/egx/deploy/systemd/egx.env", "/etc/egx/env")
+        assert re.search(r"(?m)^StateDirectory=egx$", unit)
+
+
+def test_the_recipe_for_compose_s_services_gives_the_tests_no_setting_of_compose(tmp_path: Path) -> None:
+    """The names of .env are compose.yaml's: EGX_PROFILE and EGX_SOURCE would be refused as settings of ours."""
+    (tmp_path / ".env").write_text((ROOT / ".env.example").read_text())
+    shutil.copy(ROOT / "justfile", tmp_path)
+    for name, text in (("docker", "#!/bin/sh\n"), (".venv/bin/python", '#!/bin/sh\n[ "$1" = -m ] && env > environment\n')):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o700)
+    (tmp_path / "requirements.lock").touch()
+    os.utime(tmp_path / "requirements.lock", (0, 0))
+    (tmp_path / ".venv/locked").touch()
+    inherited = {key: value for key, value in os.environ.items() if not re.match("EGX_|VENV|PYTHON", key)}
+    environment = {**inherited, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    just = shutil.which("just") or str(ROOT / ".cache/ci/bin/just")
+    subprocess.run([just, "test-compose"], cwd=tmp_path, env=environment, capture_output=True, check=True)
+    given = {line.partition("=")[0] for line in (tmp_path / "environment").read_text().splitlines()}
+    assert {"EGX_TEST_KAFKA", "EGX_TEST_S3_ENDPOINT", "AWS_SECRET_ACCESS_KEY"} <= given
+    assert not {name for name in given if name.startswith("EGX_") and not name.startswith("EGX_TEST_")}
 
 
 def test_a_unit_runs_what_compose_runs() -> None:

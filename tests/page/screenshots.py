@@ -14,7 +14,7 @@ from tests.page.browser import browser, page
 from tests.page.test_page import chart_is_drawn, rows
 
 IMAGES = ROOT / "docs" / "images"
-SIZES = {"page": (1400, 1930), "page-phone": (390, 844)}
+SIZES = {"page": (1400, 2020), "page-phone": (390, 844)}
 
 
 def warehouse(folder: Folder, **variables: str) -> None:
@@ -25,15 +25,15 @@ def warehouse(folder: Folder, **variables: str) -> None:
 def main() -> None:
     IMAGES.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
-        # Trading minutes go by as in the demo, but from a point where the session is well under way.
+        # Well under way, and slowly enough to play on while the pictures are taken: what was published before is not again.
         folder = Folder(Path(name), source={"simulated": {"speed": 0, "minutes": 150}})
         assert folder.run("main").process.returncode == 0
         places = {"EGX_WAREHOUSE_ARCHIVE": f"{name}/data/archive", "EGX_WAREHOUSE": f"{name}/data/warehouse"}
         warehouse(folder, **places)
-        folder.configure(source={"simulated": {"speed": 600}})
+        folder.configure(source={"simulated": {"speed": 200}})
         seen = {"EGX_WAREHOUSE": places["EGX_WAREHOUSE"]}
         with folder.start("main") as job, page(folder, **seen) as address:
-            job.wait_for(lambda: job.counts.get("published", 0) > 1_000, "the session to go on")
+            job.wait_for(lambda: job.counts.get("published", 0) > 100, "the session to go on", 180)
             for picture, (width, height) in SIZES.items():
                 with browser(Path(name) / picture, width, height) as driver:
                     driver.get(address)

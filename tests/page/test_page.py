@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 from selenium.webdriver import ActionChains, Chrome
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 
 from dataflows.bar import CAIRO
-from tests.dataflows.jobs import Folder, wait_for
+from dataflows.calendar import egx
+from dataflows.reports import Figures, Report, write_report
+from tests.dataflows.jobs import ROOT, Folder, wait_for
 from tests.page.browser import browser, page
 
 pytestmark = pytest.mark.browser
@@ -119,6 +125,59 @@ def test_it_shows_the_market_and_follows_a_new_bar_without_an_error(shown: Shown
     assert console_errors(driver) == []
 
 
+def body(driver: Chrome) -> str:
+    return driver.find_element(By.TAG_NAME, "body").text
+
+
+def test_at_any_hour_it_says_which_simulated_session_was_played(driver: Chrome) -> None:
+    session = egx().last_over(dt.datetime.now(dt.UTC))
+    last = (session.open + dt.timedelta(minutes=59)).astimezone(CAIRO)
+    wait_for(lambda: f"session of {last:%a %d %b}" in body(driver), "the session's day")
+    wait_for(lambda: f"played the session of {last:%a %d %b} up to {last:%H:%M}" in body(driver), "the end of the play")
+    assert "session closed" not in body(driver)
+    assert "session open" not in body(driver)
+
+
+def test_the_market_can_be_sorted_and_searched(driver: Chrome) -> None:
+    order = ".st-key-order [role=combobox], .st-key-order input"
+    wait_for(lambda: bool(driver.find_elements(By.CSS_SELECTOR, order)), "the choice of an order")
+    driver.find_element(By.CSS_SELECTOR, order).click()
+    option = "//li[.='Value'] | //*[@role='option'][.='Value']"
+    wait_for(lambda: bool(driver.find_elements(By.XPATH, option)), "the orders")
+    driver.find_element(By.XPATH, option).click()
+
+    def in_order() -> bool:
+        cells = list(rows(driver).values())
+        values = [float(cell[9].split()[0].replace(",", "")) for cell in cells]
+        return cells[-1][0] == "EKHO" and "USD" in cells[-1][9] and values[0] >= values[1] > 0
+
+    wait_for(in_order, "the highest value in EGP first, USD apart")
+    find = driver.find_element(By.CSS_SELECTOR, ".st-key-find input")
+    find.send_keys("المصرية للاتصالات", Keys.ENTER)
+    wait_for(lambda: set(rows(driver)) == {"ETEL"}, "the company that has it in its Arabic name")
+
+
+def test_volume_leads_by_value_in_one_currency(driver: Chrome) -> None:
+    script = "return [...document.querySelectorAll('table.egx')].map(table => table.innerText).find(t => t.includes('shares'))"
+    leaders: str = driver.execute_script(script)
+    assert "EKHO" not in leaders
+    assert "COMI" in leaders
+
+
+def test_a_leg_is_shown_once_and_an_error_only_until_it_runs_again(shown: Shown, driver: Chrome) -> None:
+    old = Report(("live",), 1, 0.0, 1.0, 5.0, "", True, "the store was away", {"live": Figures()})
+    write_report(shown.folder.path / "data/status/old.json", old)
+    wait_for(lambda: "Pipeline" in body(driver), "the pipeline")
+    driver.refresh()
+    wait_for(lambda: "The archive is written once an epoch" in body(driver), "the pipeline")
+    script = "return [...document.querySelectorAll('table.egx tr td:first-child')].filter(td => td.innerText === 'live').length"
+    wait_for(lambda: driver.execute_script(script) == 1, "one row of the leg")
+    assert "the store was away" not in body(driver)
+    new = Report(("live",), 1, 0.0, time.time(), 5.0, "", True, "the store is away", {"live": Figures()})
+    write_report(shown.folder.path / "data/status/old.json", new)
+    wait_for(lambda: "the store is away" in body(driver), "the error of the newest report")
+
+
 NEWEST = "lines[0].series.data().at(-1).close"
 VIEW = "chart.timeScale().getVisibleLogicalRange()"
 
@@ -171,6 +230,8 @@ def test_on_a_phone_nothing_is_cut_off_and_the_arabic_names_stay(shown: Shown, t
             "return [...document.querySelectorAll('table.egx')].filter(t => t.getBoundingClientRect().right > 391).length"
         )
         assert wide == 0
+        market, chart = (driver.find_element(By.CSS_SELECTOR, css).rect["y"] for css in (".st-key-market", ".st-key-symbol"))
+        assert driver.find_element(By.CSS_SELECTOR, ".egx-head").rect["y"] < market < chart
         assert [len(cells) for cells in rows(driver).values()] == [4, 4, 4], "symbol, Arabic name, price, change"
         assert "البنك التجاري الدولي (مصر)" in rows(driver)["COMI"]
         assert console_errors(driver) == []
@@ -178,10 +239,26 @@ def test_on_a_phone_nothing_is_cut_off_and_the_arabic_names_stay(shown: Shown, t
 
 def test_without_a_store_it_says_what_to_do_and_fills_by_itself(tmp_path: Path) -> None:
     folder = Folder(tmp_path, source={**SESSION, "symbols": ["COMI"]})
-    with page(folder) as address, browser(tmp_path / "profile") as driver:
+    gold = tmp_path / "warehouse" / "gold"
+    gold.mkdir(parents=True)
+    doubt = "'bars' AS check_name, 'warn' AS status, 'COMI' AS symbol, DATE '2026-10-08' AS trade_date"
+    rest = "1 AS expected, 0 AS received, 'Daily' AS detail"
+    duckdb.connect().execute(f"COPY (SELECT {doubt}, {rest}) TO '{gold}/vw_gold_data_quality.parquet'")
+    with page(folder, EGX_WAREHOUSE=str(gold.parent)) as address, browser(tmp_path / "profile") as driver:
         driver.get(address)
+        wait_for(lambda: bool(driver.find_elements(By.TAG_NAME, "summary")), "what to look at, folded")
+        driver.find_element(By.TAG_NAME, "summary").click()
+        wait_for(lambda: re.search(r"2026-10-08\s+COMI\s+bars\s+Daily\s+0 of 1", body(driver)) is not None, "the row")
         wait_for(lambda: "There is no live store yet" in driver.find_element(By.TAG_NAME, "body").text, "the hint")
         assert folder.run("main").process.returncode == 0
         wait_for(lambda: "COMI" in rows(driver), "the market, without a reload")
         wait_for(lambda: "There is no live store yet" not in driver.find_element(By.TAG_NAME, "body").text, "no more hint")
         assert console_errors(driver) == []
+
+
+def test_what_the_page_and_the_programs_say_to_run_is_there() -> None:
+    recipes = set(re.findall(r"(?m)^([a-z-]+)(?: [^:\n]*)?:", (ROOT / "justfile").read_text()))
+    for folder in ("page", "dataflows", "connectors", "warehouse", "deploy"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            named = set(re.findall(r"(?:`|<code>)just ([a-z-]+)", path.read_text()))
+            assert named <= recipes, path

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from confluent_kafka import Consumer, TopicPartition
+from connectors.kafka import committed_offsets, end_offsets
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 
@@ -56,20 +56,10 @@ def run_until_it_fails(leg: str, settings: dict[str, str]) -> str:
 
 
 def ends(bootstrap: str, topic: str) -> dict[int, int]:
-    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "look"})
-    try:
-        partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
-        return {p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=10)[1] for p in partitions}
-    finally:
-        consumer.close()
+    """Partition -> the offset of the next message."""
+    return end_offsets({"bootstrap.servers": bootstrap}, topic)
 
 
 def committed(bootstrap: str, group: str, topic: str) -> dict[int, int]:
     """Partition -> committed offset, 0 where there is none."""
-    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": group})
-    try:
-        partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
-        offsets = consumer.committed([TopicPartition(topic, p) for p in partitions], timeout=10)
-        return {t.partition: max(t.offset, 0) for t in offsets}
-    finally:
-        consumer.close()
+    return {p: max(offset, 0) for p, offset in committed_offsets({"bootstrap.servers": bootstrap}, group, topic).items()}

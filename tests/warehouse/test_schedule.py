@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 
 from dataflows.bar import CAIRO
 from dataflows.calendar import egx
+from dataflows.gold import Schedule
 from dataflows.settings import S3, Archive, InfluxDB, Settings
 from tests.dataflows.jobs import ROOT, Folder, wait_for
 from warehouse import schedule
-from warehouse.schedule import Runner, State, next_run
+from warehouse.schedule import Runner, next_run
 
 
 def cairo(text: str) -> dt.datetime:
@@ -66,7 +67,7 @@ def test_the_warehouse_gets_the_archive_that_the_stream_writes() -> None:
     assert (found["AWS_ENDPOINT_URL_S3"], found["AWS_REGION"]) == ("http://s3:7070", "eu-south-1")
 
 
-def runs(place: Path, fail: int) -> tuple[State, int]:
+def runs(place: Path, fail: int) -> tuple[Schedule, int]:
     """A command that fails so many times, and how often it ran."""
     counter = place / "count"
     code = f"import pathlib, sys; p = pathlib.Path({str(counter)!r}); n = len(p.read_text()) if p.exists() else 0"
@@ -93,11 +94,11 @@ def test_asked_to_end_it_ends_the_run_and_does_not_try_again() -> None:
 def test_a_health_check_sees_a_run_that_is_due_failed_or_missed(place: Path) -> None:
     now = cairo("2025-12-07T12:00")
     assert schedule.failing(now) == f"the schedule has never run: there is no {place / 'schedule.json'}"
-    schedule.write_state(State(next_run(now, egx()), now, 5.0, True))
+    schedule.write_schedule(Schedule(next_run(now, egx()), now, 5.0, True))
     assert schedule.failing(now) is None
-    schedule.write_state(State(next_run(now, egx()), now, 5.0, False))
+    schedule.write_schedule(Schedule(next_run(now, egx()), now, 5.0, False))
     assert schedule.failing(now) == "the last warehouse run failed: its log says why"
-    schedule.write_state(State(cairo("2025-12-06T02:00"), now, 5.0, True))
+    schedule.write_schedule(Schedule(cairo("2025-12-06T02:00"), now, 5.0, True))
     assert schedule.failing(now) == ("the warehouse run of 2025-12-06 00:00 UTC has not taken place: start the schedule again")
 
 

@@ -1,0 +1,67 @@
+"""How long a bar takes from the source to InfluxDB."""
+
+from __future__ import annotations
+
+import datetime as dt
+import sys
+import time
+
+from bench.place import Place, Row
+from bench.process import Started, leg
+from dataflows.metrics import percentile
+
+
+def from_source_to_query(place: Place, seconds: float) -> list[Row]:
+    """The ingest and the live leg as processes: a bar is at the source -> a query gives it, whose own time is included."""
+    rows = []
+    for name, symbols, ticks, limit in (("16 symbols, twice a second", 16, 2, 0.1), ("10,000 bars/s", 250, 40, 1.0)):
+        found = sorted(_latencies(place, f"latency{symbols}", symbols, ticks, seconds))
+        p50, p99 = percentile(found, 50) or 0, percentile(found, 99) or 0
+        rows += [
+            Row("latency", f"{name}: p50", p50 * 1000, "ms"),
+            Row(
+                "latency",
+                f"{name}: p99 (of {len(found):,})",
+                p99 * 1000,
+                "ms",
+                None,
+                None,
+                f"<= {limit * 1000:,.0f} ms",
+                p99 <= limit,
+            ),
+        ]
+    return rows
+
+
+def _latencies(place: Place, name: str, symbols: int, ticks: int, seconds: float) -> list[float]:
+    """Of the bars of 16 symbols at the most (the last of each tick): asking for all would load the server."""
+    place.fill(name, 0)
+    place.make_bucket(name)
+    settings = place.settings(name, name) | {"BENCH_SYMBOLS": str(symbols), "BENCH_TICKS": str(ticks)}
+    asked = " or ".join(f'r.symbol == "S{number:05d}"' for number in range(symbols - min(symbols, 16), symbols))
+    latencies: dict[tuple[str, str], float] = {}
+    feed = [sys.executable, "-m", "bytewax.run", "bench.flows:feeding"]
+    with Started(leg("live"), settings) as live, Started(feed, settings) as source:
+        began: float | None = None
+        waited = time.monotonic()
+        while began is None or time.monotonic() - began < seconds:
+            flux = (
+                f'from(bucket: "{name}") |> range(start: -2s) |> filter(fn: (r) => r._field == "close" and ({asked}))'
+                ' |> keep(columns: ["_time", "_value", "symbol"])'
+            )
+            rows = place.query(flux)
+            now = dt.datetime.now(dt.UTC)
+            if rows and began is None:
+                began = time.monotonic()
+                # What waited while the legs started is not the load that is measured.
+                warm = now + dt.timedelta(seconds=2)
+            for row in rows:
+                at = dt.datetime.fromisoformat(row["_time"])
+                if at > warm:
+                    latencies.setdefault((row["symbol"], row["_time"]), (now - at).total_seconds())
+            live.look()
+            source.look()
+            if began is None and time.monotonic() - waited > 60:
+                raise RuntimeError("no bar has arrived in 60 s")
+            time.sleep(0.005)
+    return list(latencies.values())

@@ -1,0 +1,149 @@
+"""Where the cases run: real servers of their own, topics full of bars, and how to see that a leg is done."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import urllib3
+from confluent_kafka import Consumer, TopicPartition
+
+from bench.bars import fill
+from connectors.influxdb import Server
+from connectors.kafka import Chunk
+from tests.servers.influxdb import Influxdb
+from tests.servers.kafka import Kafka
+from tests.servers.legs import committed, ends
+from tests.servers.s3 import S3
+
+TOPIC = "bars"
+_http = urllib3.PoolManager(retries=False, timeout=60)
+
+
+@dataclass
+class Row:
+    """One line of the table; `ratio` is ours to the peer's as the goal has it, `met` None where there is no goal."""
+
+    work: str
+    measure: str
+    ours: float
+    unit: str
+    peer: float | None = None
+    ratio: float | None = None
+    goal: str = ""
+    met: bool | None = None
+
+
+@dataclass
+class Place:
+    """The servers of one run, with a topic of `bars` 1-minute bars of 250 symbols waiting; cases fill further ones."""
+
+    kafka: Kafka
+    influxdb: Influxdb
+    s3: S3
+    folder: Path
+    bars: int
+    topics: dict[str, int] = field(default_factory=dict)
+    """Topic -> bars in it."""
+
+    @classmethod
+    @contextmanager
+    def open(cls, folder: Path, bars: int) -> Iterator[Place]:
+        with Kafka(folder / "kafka") as kafka, Influxdb(folder / "influxdb") as influxdb, S3(folder / "s3") as s3:
+            place = cls(kafka, influxdb, s3, folder, bars)
+            place.fill(TOPIC, bars)
+            yield place
+
+    def fill(self, topic: str, bars: int, **options: Any) -> None:
+        """Makes a topic of bars, unless it is there; options as `bench.bars.fill`."""
+        if topic not in self.topics:
+            fill(self.kafka.address, topic, bars, **options)
+            self.topics[topic] = bars
+
+    @property
+    def token(self) -> str:
+        return self.influxdb.environment()["EGX_TEST_INFLUXDB_TOKEN"]
+
+    @property
+    def org(self) -> str:
+        return self.influxdb.environment()["EGX_TEST_INFLUXDB_ORG"]
+
+    def settings(self, name: str, topic: str = TOPIC, **more: str) -> dict[str, str]:
+        """The environment of a leg whose group, bucket and folders have a name of their own."""
+        return {
+            "EGX_KAFKA__BOOTSTRAP_SERVERS": self.kafka.address,
+            "EGX_KAFKA__TOPIC": topic,
+            "EGX_LIVE__GROUP": name,
+            "EGX_LIVE__STORE": "influxdb",
+            "EGX_INFLUXDB__URL": self.influxdb.url,
+            "EGX_INFLUXDB__TOKEN": self.token,
+            "EGX_INFLUXDB__ORG": self.org,
+            "EGX_INFLUXDB__BUCKET": name,
+            "EGX_ARCHIVE__GROUP": name,
+            "EGX_ARCHIVE__URL": f"s3://{name}/streaming/",
+            "EGX_ARCHIVE__S3__ENDPOINT_URL": self.s3.url,
+            "EGX_INGEST__STATE": str(self.folder / f"{name}.sqlite"),
+            "EGX_METRICS__FOLDER": str(self.folder / f"{name}.status"),
+            "EGX_PROGRESS_SECONDS": "0",
+            **{key: value for key, value in self.s3.environment().items() if key.startswith("AWS_")},
+            **more,
+        }
+
+    def make_bucket(self, name: str) -> None:
+        Server(self.influxdb.url, self.org, name, self.token).retention_seconds()
+
+    def query(self, flux: str) -> list[Mapping[str, str]]:
+        """The rows of a query; none while its bucket is not there yet."""
+        answer = _http.request(
+            "POST",
+            f"{self.influxdb.url}/api/v2/query?org={self.org}",
+            body=flux.encode(),
+            headers={"Authorization": f"Token {self.token}", "Content-Type": "application/vnd.flux", "Accept": "text/csv"},
+        )
+        if answer.status != 200:
+            return []
+        header, *rows = [line.split(",") for line in answer.data.decode().splitlines() if line] or [[]]
+        return [dict(zip(header, row, strict=True)) for row in rows if row != header]
+
+    def queryable(self, bucket: str) -> Callable[[], bool]:
+        """Whether every bar of the topic can be queried; asks five times a second at most."""
+        closes = f'from(bucket: "{bucket}") |> range(start: -30d) |> filter(fn: (r) => r._field == "close")'
+        query = f"{closes} |> count() |> group() |> sum()"
+        return seldom(lambda: sum(int(row["_value"]) for row in self.query(query)) >= self.bars)
+
+    def all_committed(self, group: str, topic: str = TOPIC) -> Callable[[], bool]:
+        """Whether a group has committed the topic's ends."""
+        goal = ends(self.kafka.address, topic)
+        return seldom(lambda: committed(self.kafka.address, group, topic) == goal)
+
+    def consume(self, group: str, each: Callable[[Chunk], None] = lambda chunk: None) -> None:
+        """Consumes the whole topic by a bare client."""
+        consumer = Consumer({"bootstrap.servers": self.kafka.address, "group.id": group, "enable.auto.commit": False})
+        partitions = consumer.list_topics(TOPIC, timeout=10).topics[TOPIC].partitions
+        consumer.assign([TopicPartition(TOPIC, p, 0) for p in partitions])
+        left = self.bars
+        while left:
+            got = consumer.consume(10_000, 1.0)
+            left -= len(got)
+            if got:
+                each(Chunk(TOPIC, 0, got))
+        consumer.close()
+
+
+def seldom(condition: Callable[[], bool], seconds: float = 0.2) -> Callable[[], bool]:
+    """The condition, asked for every `seconds` at most: asking costs the servers time."""
+    asked = [0.0]
+
+    def ask() -> bool:
+        if time.monotonic() - asked[0] < seconds:
+            return False
+        try:
+            return condition()
+        finally:
+            asked[0] = time.monotonic()
+
+    return ask

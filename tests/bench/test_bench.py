@@ -1,0 +1,35 @@
+"""That the benchmarks run; what they measure here, beside other tests, says nothing."""
+
+from __future__ import annotations
+
+import datetime as dt
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from bench import results
+from bench.place import Row
+from tests.dataflows.jobs import ROOT
+
+WORK = ("live", "archive", "ingest", "latency", "scaling", "start", "idle", "growth")
+
+
+@pytest.mark.servers("kafka", "influxdb", "s3")
+def test_every_case_runs() -> None:
+    ended = subprocess.run([sys.executable, "-m", "bench", "--quick"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    measured = {line.split("│")[1].strip() for line in ended.stdout.splitlines() if line.startswith("│")}
+    assert measured == set(WORK)
+
+
+def test_a_report_shows_the_newest_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    row = Row("live", "CPU a bar", 4.567, "us", 15.0, 0.3045, "<= 5 us", True)
+    newest = results.Results(dt.datetime.now(dt.UTC), "2 cores", 0.25, 600_000, 5, 61.0, [row])
+    older = msgspec.structs.replace(newest, at=newest.at - dt.timedelta(days=1), rows=[])
+    for found in (newest, older):
+        results.write(found)
+    assert results.markdown().splitlines()[-1] == "| live | CPU a bar | 4.57 us | 15 us | 0.30 | <= 5 us | yes |"
