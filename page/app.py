@@ -139,15 +139,18 @@ def tag(text: str, style: str = "") -> str:
     return f'<span class="egx-tag {style}">{escape(text)}</span>'
 
 
-def simulated(now: dt.datetime) -> str:
+def simulated(market: list[Quote], now: dt.datetime) -> str:
     """Which simulated session plays, and where it is: at night too, so that moving prices puzzle nobody."""
     chosen = settings()
     play = stores.play(chosen.path(chosen.live.sqlite), chosen.source.exchange)
     if play is None:
         return ""
     at = play.minute.astimezone(CAIRO)
-    if (now - play.ingested_at).total_seconds() < PLAYS_SECONDS:
+    since = now - dt.timedelta(seconds=PLAYS_SECONDS)
+    if play.ingested_at > since:
         return tag(f"playing the session of {at:%a %d %b}, now {at:%H:%M} in it", "good")
+    if any(quote.ingested_at and quote.ingested_at > since for quote in market):  # minutes come again only where they changed
+        return tag(f"playing the session of {at:%a %d %b} again", "good")
     return tag(f"played the session of {at:%a %d %b} up to {at:%H:%M}")
 
 
@@ -155,7 +158,7 @@ def simulated(now: dt.datetime) -> str:
 def head() -> None:
     market, now = quotes(), dt.datetime.now(dt.UTC)
     if any(quote.source == "simulated" for quote in market):
-        tags = [tag("simulated: not real prices", "warn"), simulated(now)]
+        tags = [tag("simulated: not real prices", "warn"), simulated(market, now)]
     else:
         tags = [tag("session open", "good") if egx().open_session(now) else tag("session closed")]
     tags.append(tag(f"Cairo {now.astimezone(CAIRO):%a %d %b, %H:%M:%S}"))
