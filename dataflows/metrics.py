@@ -356,4 +356,5 @@ def lines(report: Report) -> Iterator[bytes]:
         values = msgspec.structs.asdict(figures)
         values["uptime_seconds"] = report.updated_at - report.started_at
         values["up"] = not report.ended
+        values["failed"] = report.error is not None
         yield b"%b %b %d" % (series(MEASUREMENT, {"leg": leg}), fields(values), int(report.updated_at * 1e6))

@@ -7,25 +7,32 @@ import sqlite3
 import sys
 import time
 from base64 import b64encode
+from collections.abc import Callable
 from html import escape
+from math import inf
 from pathlib import Path
+from typing import Any
 
 import streamlit as st
-from lightweight_charts_v5 import lightweight_charts_v5_component
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # Streamlit runs this file as a script
 
 from dataflows.bar import CAIRO
 from dataflows.calendar import egx
 from dataflows.gold import gold_folder
-from dataflows.reports import is_alive, read_reports, span
+from dataflows.reports import is_alive, newest_by_leg, read_reports, span
 from dataflows.settings import Settings, SettingsError, load
 from page import stores
-from page.chart import DOWN, UP, panes
+from page.chart import DOWN, UP, candles, panes
 from page.stores import Quote
 
 EVERY = 2.0  # seconds from one look to the next
 PIPELINE_EVERY = 5.0
+PLAYS_SECONDS = 20.0  # since the last simulated minute: no longer playing
+DOUBTS = """
+SELECT trade_date, symbol, check_name, detail, expected, received FROM view WHERE status <> 'ok'
+ORDER BY trade_date DESC NULLS LAST, symbol, check_name LIMIT 50
+"""
 NOT_YET = "There is no live store yet: run `just demo`, or start the legs, and this page fills by itself."
 CSS = """
 <style>
@@ -48,7 +55,10 @@ table.egx .n { text-align: right; font-variant-numeric: tabular-nums; white-spac
 table.egx .ar { direction: rtl; text-align: right; }
 .up { color: #3fc9b4; } .down { color: #ff7b78; } .dim { color: #98a4b0; }
 .egx-breadth { display: flex; height: .7rem; border-radius: .35rem; overflow: hidden; margin: .35rem 0; background: #2a3642; }
+@media (max-width: 1100px) { table.egx .wider { display: none; } }
 @media (max-width: 640px) {
+  *:has(> .st-key-head) { order: -2; }
+  *:has(> .st-key-market) { order: -1; }
   .block-container { padding: .6rem .5rem 2rem; }
   table.egx .wide { display: none; }
   table.egx th, table.egx td { padding: .25rem .3rem; }
@@ -88,6 +98,14 @@ def percent(change: float | None) -> str:
     return "–" if change is None else f"{change:+.2%}"
 
 
+def count(number: int | None) -> str:
+    return "–" if number is None else f"{number:,}"
+
+
+def millions(value: float | None) -> str:
+    return "–" if value is None else f"{value / 1e6:,.1f} M"
+
+
 def figure(label: str, value: str, style: str = "") -> str:
     return f'<div class="egx-figure"><small>{escape(label)}</small><span class="{style}">{escape(value)}</span></div>'
 
@@ -117,22 +135,39 @@ def html_table(header: list[tuple[str, str]], rows: list[list[str]]) -> str:
     return f'<table class="egx">{head}<tbody>{body}</tbody></table>'
 
 
+def tag(text: str, style: str = "") -> str:
+    return f'<span class="egx-tag {style}">{escape(text)}</span>'
+
+
+def simulated(market: list[Quote], now: dt.datetime) -> str:
+    """Which simulated session plays, and where it is: at night too, so that moving prices puzzle nobody."""
+    chosen = settings()
+    play = stores.play(chosen.path(chosen.live.sqlite), chosen.source.exchange)
+    if play is None:
+        return ""
+    at = play.minute.astimezone(CAIRO)
+    since = now - dt.timedelta(seconds=PLAYS_SECONDS)
+    if play.ingested_at > since:
+        return tag(f"playing the session of {at:%a %d %b}, now {at:%H:%M} in it", "good")
+    if any(quote.ingested_at and quote.ingested_at > since for quote in market):  # minutes come again only where they changed
+        return tag(f"playing the session of {at:%a %d %b} again", "good")
+    return tag(f"played the session of {at:%a %d %b} up to {at:%H:%M}")
+
+
 @st.fragment(run_every=EVERY)
 def head() -> None:
     market, now = quotes(), dt.datetime.now(dt.UTC)
-    cairo = now.astimezone(CAIRO)
-    session = egx().session(cairo.date())
-    is_open = session is not None and session.open <= now < session.close
-    tags = [f'<span class="egx-tag{" good" if is_open else ""}">{"session open" if is_open else "session closed"}</span>']
     if any(quote.source == "simulated" for quote in market):
-        tags.append('<span class="egx-tag warn">simulated: not real prices</span>')
-    tags.append(f'<span class="egx-tag">Cairo {cairo:%a %d %b, %H:%M:%S}</span>')
+        tags = [tag("simulated: not real prices", "warn"), simulated(market, now)]
+    else:
+        tags = [tag("session open", "good") if egx().open_session(now) else tag("session closed")]
+    tags.append(tag(f"Cairo {now.astimezone(CAIRO):%a %d %b, %H:%M:%S}"))
     st.html(f'<div class="egx-head"><b>EGX market</b>{"".join(tags)}</div>')
     if not market:
         st.info(NOT_YET)
         return
     rising, falling = (sum((quote.change or 0) * sign > 0 for quote in market) for sign in (1, -1))
-    value = sum(quote.price * (quote.volume or 0) for quote in market if quote.company.currency == "EGP")
+    value = sum(quote.value or 0 for quote in market if quote.company.currency == "EGP")
     newest = max((quote.ingested_at for quote in market if quote.ingested_at), default=None)
     figures = [
         figure("Companies", str(len(market))),
@@ -160,22 +195,17 @@ def chart() -> None:
     left, right = st.columns([2, 1])
     symbols = [quote.symbol for quote in market]
     first = next((symbol for symbol in chosen.source.symbols if symbol in symbols), symbols[0])
-    symbol = left.selectbox("Symbol", symbols, symbols.index(first), key="symbol")
+    names = {
+        quote.symbol: " · ".join(filter(None, (quote.symbol, quote.company.name, quote.company.name_ar))) for quote in market
+    }
+    symbol = left.selectbox("Symbol", symbols, symbols.index(first), key="symbol", format_func=lambda symbol: names[symbol])
     interval = right.selectbox("Interval", stores.intervals(path, exchange, symbol), key="interval")
     frame = stores.bars(path, exchange, symbol, interval, 500)
     if frame.empty:
         st.info(f"{symbol} has no {interval} bar with prices yet.")
         return
     intraday = interval not in ("Daily", "Weekly", "Monthly")
-    company = companies().get(symbol)
-    label = f"{symbol}  {company.name}" if company else symbol
-    lightweight_charts_v5_component(
-        label,
-        charts=panes(frame, label, intraday),
-        height=610,
-        zoom_level=120,
-        key=f"chart-{symbol}-{interval}",
-    )
+    candles(**panes(frame, symbol, intraday), key=f"chart-{symbol}-{interval}")
 
 
 @st.fragment(run_every=EVERY)
@@ -202,16 +232,11 @@ def leaders() -> None:
     st.markdown("##### Losers")
     st.html(html_table(columns, rows([quote for quote in by_change[::-1] if (quote.change or 0) < 0][:5])))
     st.markdown("##### Volume leaders")
-    by_volume = sorted(market, key=lambda quote: quote.volume or 0, reverse=True)[:5]
-    cells = [
-        [
-            f"<b>{escape(quote.symbol)}</b>",
-            f"{quote.volume or 0:,}",
-            f"{escape(quote.company.currency)} {quote.price * (quote.volume or 0) / 1e6:,.1f} M",
-        ]
-        for quote in by_volume
-    ]
-    st.html(html_table([("", ""), ("shares", "n"), ("value", "n")], cells))
+    # By value, for shares of a few piastres would always lead; in one currency, for there is no rate here.
+    in_egp = [quote for quote in market if quote.company.currency == "EGP"]
+    by_value = sorted(in_egp, key=lambda quote: quote.value or 0, reverse=True)[:5]
+    cells = [[f"<b>{escape(quote.symbol)}</b>", millions(quote.value), count(quote.volume)] for quote in by_value]
+    st.html(html_table([("", ""), ("EGP", "n"), ("shares", "n")], cells))
 
 
 @st.fragment(run_every=EVERY)
@@ -220,53 +245,70 @@ def table() -> None:
     if not market:
         return
     st.markdown("##### Market")
-    header = [("Symbol", ""), ("Company", "wide"), ("الشركة", "ar"), ("Last", "n"), ("Change", "n")]
-    header += [("Volume", "n wide"), ("30 sessions", "wide"), ("Day", "n wide")]
-    rows = [
-        [
-            f"<b>{escape(quote.symbol)}</b>",
-            escape(quote.company.name),
-            f'<span dir="rtl" lang="ar">{escape(quote.company.name_ar)}</span>',
-            price(quote.price)
-            + (f' <span class="dim">{escape(quote.company.currency)}</span>' if quote.company.currency != "EGP" else ""),
-            f'<span class="{tone(quote.change)}">{percent(quote.change)}</span>',
-            "–" if quote.volume is None else f"{quote.volume:,}",
-            spark(quote.closes),
-            f'<span class="dim">{quote.time.astimezone(CAIRO):%Y-%m-%d}</span>',
-        ]
-        for quote in market
+    left, right = st.columns(2)
+    order = left.selectbox("Sort by", list(ORDERS), key="order")
+    wanted = right.text_input("Find", key="find", placeholder="Symbol or company, in English or Arabic").casefold()
+    names = {quote.symbol: f"{quote.symbol} {quote.company.name} {quote.company.name_ar}".casefold() for quote in market}
+    rows = [row(quote) for quote in sorted(market, key=ORDERS[order]) if wanted in names[quote.symbol]]
+    st.html(html_table(COLUMNS, rows))
+
+
+COLUMNS = [("Symbol", ""), ("Company", "wide"), ("الشركة", "ar"), ("Open", "n wider"), ("High", "n wider"), ("Low", "n wider")]
+COLUMNS += [("Last", "n"), ("Change", "n"), ("Volume", "n wide"), ("Value, about", "n wide"), ("30 sessions", "wide")]
+COLUMNS += [("Day", "n wider")]
+ORDERS: dict[str, Callable[[Quote], Any]] = {
+    "Symbol": lambda quote: quote.symbol,
+    "Change, highest first": lambda quote: -(quote.change if quote.change is not None else -inf),
+    "Change, lowest first": lambda quote: quote.change if quote.change is not None else inf,
+    "Volume": lambda quote: -(quote.volume or 0),
+    # Each currency by itself: there is no rate here.
+    "Value": lambda quote: (quote.company.currency, -(quote.value or 0)),
+}
+
+
+def row(quote: Quote) -> list[str]:
+    """A company's cells of the market's table."""
+    foreign = "" if quote.company.currency == "EGP" else f' <span class="dim">{escape(quote.company.currency)}</span>'
+    return [
+        f"<b>{escape(quote.symbol)}</b>",
+        escape(quote.company.name),
+        f'<span dir="rtl" lang="ar">{escape(quote.company.name_ar)}</span>',
+        *("–" if value is None else price(value) for value in (quote.open, quote.high, quote.low)),
+        price(quote.price) + foreign,
+        f'<span class="{tone(quote.change)}">{percent(quote.change)}</span>',
+        count(quote.volume),
+        millions(quote.value) + foreign,
+        spark(quote.closes),
+        f'<span class="dim">{quote.time.astimezone(CAIRO):%Y-%m-%d}</span>',
     ]
-    st.html(html_table(header, rows))
 
 
 @st.fragment(run_every=PIPELINE_EVERY)
 def pipeline() -> None:
     st.markdown("##### Pipeline")
     chosen, now = settings(), time.time()
-    reports = read_reports(chosen.path(chosen.metrics.folder))
+    legs = newest_by_leg(read_reports(chosen.path(chosen.metrics.folder)))
     rows = []
-    for report in reports:
-        for leg, figures in report.figures.items():
-            alive = is_alive(report, now)
-            state = "runs" if alive else "failed" if report.error else "ended" if report.ended else "down"
-            style = {"runs": "up", "ended": "dim"}.get(state, "down")
-            latency = figures.latency_p99_seconds
-            rows.append(
-                [
-                    f"<b>{escape(leg)}</b>",
-                    f'<span class="{style}">{state}</span>',
-                    f"{figures.written:,}",
-                    f"{figures.per_second:,.0f}/s" if alive else "",
-                    f"{figures.rejected:,}",
-                    "" if figures.lag is None else f"{figures.lag:,}",
-                    "" if latency is None else span(latency),
-                ]
-            )
+    for leg, (report, figures) in legs.items():
+        alive = is_alive(report, now)
+        state = "runs" if alive else "failed" if report.error else "ended" if report.ended else "down"
+        style = {"runs": "up", "ended": "dim"}.get(state, "down")
+        latency = figures.latency_p99_seconds
+        rows.append(
+            [
+                f"<b>{escape(leg)}</b>",
+                f'<span class="{style}">{state}</span>',
+                f"{figures.written:,}",
+                f"{figures.per_second:,.0f}/s" if alive else "",
+                f"{figures.rejected:,}",
+                "" if figures.lag is None else f"{figures.lag:,}",
+                "" if latency is None else span(latency),
+            ]
+        )
     header = [("Leg", ""), ("", ""), ("Written", "n"), ("Rate", "n wide"), ("Rejected", "n"), ("Lag", "n"), ("p99", "n")]
     st.html(html_table(header, rows) if rows else '<span class="dim">No leg has reported yet.</span>')
-    for report in reports:
-        if report.error:
-            st.error(report.error)
+    for error in dict.fromkeys(report.error for report, _ in legs.values() if report.error):
+        st.error(error)
     st.caption("p99: from a bar's ingestion until it can be queried. The archive is written once an epoch, 10 s.")
 
 
@@ -277,13 +319,27 @@ def quality() -> None:
     query = f"SELECT check_name, {counts} FROM view GROUP BY 1 ORDER BY warn DESC, 1"  # noqa: S608 - names of ours
     checks = stores.gold(gold_folder(), "vw_gold_data_quality", query)
     if checks is None:
-        st.html('<span class="dim">The warehouse has not run yet: <code>just warehouse</code> fills this.</span>')
+        st.html('<span class="dim">The warehouse has not run yet: <code>just warehouse-run</code> fills this.</span>')
         return
     rows = [
         [escape(row.check_name), f"{row.ok:,}", f'<span class="{"down" if row.warn else "dim"}">{row.warn:,}</span>']
         for row in checks.itertuples()
     ]
     st.html(html_table([("Check", ""), ("ok", "n"), ("to look at", "n")], rows))
+    doubts = stores.gold(gold_folder(), "vw_gold_data_quality", DOUBTS)
+    if doubts is not None and len(doubts):
+        with st.expander("What to look at, the newest 50"):
+            cells = [
+                [
+                    "–" if row.trade_date is None or row.trade_date != row.trade_date else f"{row.trade_date:%Y-%m-%d}",
+                    f"<b>{escape(row.symbol or '')}</b>",
+                    escape(row.check_name),
+                    escape(row.detail or ""),
+                    f"{row.received} of {row.expected}" if row.expected else "",
+                ]
+                for row in doubts.itertuples()
+            ]
+            st.html(html_table([("Day", ""), ("Symbol", ""), ("Check", ""), ("", ""), ("Received", "n")], cells))
     breadth = stores.gold(
         gold_folder(),
         "vw_gold_market_breadth",
@@ -316,13 +372,15 @@ def main() -> None:
         return
     if settings().live.store != "sqlite":
         st.warning("The live store is InfluxDB: Grafana shows it (docs/operations.md). This page reads the embedded stores.")
-    head()
+    with st.container(key="head"):
+        head()
     left, right = st.columns([3, 1])
     with left:
         chart()
     with right:
         leaders()
-    table()
+    with st.container(key="market"):
+        table()
     left, right = st.columns(2)
     with left:
         pipeline()

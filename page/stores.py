@@ -20,7 +20,7 @@ from dataflows.calendar import SEEDS
 from dataflows.live import MEASUREMENT
 
 _DAILY = f"""
-SELECT datetime, close, volume, source, ingestion_timestamp
+SELECT datetime, close, open, high, low, volume, source, ingestion_timestamp
 FROM {MEASUREMENT}
 WHERE exchange = ? AND symbol = ? AND interval = ? AND close IS NOT NULL
 ORDER BY datetime DESC
@@ -34,6 +34,13 @@ WHERE exchange = ? AND symbol = ? AND interval = ? AND open IS NOT NULL AND high
   AND close IS NOT NULL
 ORDER BY datetime DESC
 LIMIT ?
+"""  # noqa: S608
+_PLAY = f"""
+SELECT datetime, ingestion_timestamp
+FROM {MEASUREMENT}
+WHERE exchange = ? AND interval = '1 Minute' AND source = 'simulated' AND ingestion_timestamp IS NOT NULL
+ORDER BY ingestion_timestamp DESC
+LIMIT 1
 """  # noqa: S608
 SPARK_DAYS = 30
 
@@ -55,10 +62,25 @@ class Quote(NamedTuple):
     price: float
     change: float | None
     """A fraction of the close before."""
+    open: float | None
+    high: float | None
+    low: float | None
     volume: int | None
     closes: tuple[float, ...]
     source: str | None
     ingested_at: dt.datetime | None
+
+    @property
+    def value(self) -> float | None:
+        """What was traded in the day, in the company's currency; about, for not every share went at the last price."""
+        return None if self.volume is None else self.price * self.volume
+
+
+class Play(NamedTuple):
+    """Where a simulated session is: the minute that came last, and when it came."""
+
+    minute: dt.datetime
+    ingested_at: dt.datetime
 
 
 def companies(seeds: Path = SEEDS) -> dict[str, Company]:
@@ -81,7 +103,7 @@ def quotes(path: Path, exchange: str, known: dict[str, Company]) -> list[Quote]:
             rows = connection.execute(_DAILY, (exchange, symbol, "Daily", SPARK_DAYS)).fetchall()
             if not rows:
                 continue
-            time, price, volume, source, ingested = rows[0]
+            time, price, opened, high, low, volume, source, ingested = rows[0]
             found.append(
                 Quote(
                     symbol,
@@ -89,6 +111,9 @@ def quotes(path: Path, exchange: str, known: dict[str, Company]) -> list[Quote]:
                     dt.datetime.fromisoformat(time),
                     price,
                     price / rows[1][1] - 1 if len(rows) > 1 else None,
+                    opened,
+                    high,
+                    low,
                     volume,
                     tuple(row[1] for row in reversed(rows)),
                     source,
@@ -96,6 +121,13 @@ def quotes(path: Path, exchange: str, known: dict[str, Company]) -> list[Quote]:
                 )
             )
     return found
+
+
+def play(path: Path, exchange: str) -> Play | None:
+    """Where the simulated session of the live store is; None where it has none. Raises sqlite3.Error."""
+    with closing(_read_only(path)) as connection:
+        newest = connection.execute(_PLAY, (exchange,)).fetchone()
+    return Play(*map(dt.datetime.fromisoformat, newest)) if newest else None
 
 
 def bars(path: Path, exchange: str, symbol: str, interval: str, limit: int) -> pd.DataFrame:

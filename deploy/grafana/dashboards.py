@@ -75,9 +75,13 @@ _SUMMARY = "\n".join(
 
 
 def counted(sign: str) -> str:
+    """How many changes are so; not a count of what a filter leaves, which would be no row where none is."""
+    one = f"if r.change {sign} 0.0 then 1 else 0"
     return (
         _CHANGE
-        + f' |> group() |> filter(fn: (r) => r.change {sign} 0.0) |> count(column: "change") |> rename(columns: {{change: "_value"}})'
+        + " |> group() |> reduce(identity: {_value: 0}, fn: (r, accumulator) => ({_value: accumulator._value + ("
+        + one
+        + ")}))"
     )
 
 
@@ -93,7 +97,7 @@ def movers(descending: bool) -> str:
 
 _STALE = "\n".join(
     (
-        "expected = " + last_of("market", "expected_at") + " |> findRecord(fn: (key) => true, idx: 0)",
+        "expected = " + last_of("market", "expected_at", "-30d") + " |> findRecord(fn: (key) => true, idx: 0)",
         'listed = from(bucket: v.defaultBucket) |> range(start: -30d) |> filter(fn: (r) => r._measurement == "company" and '
         'r._field == "listed") |> last() |> filter(fn: (r) => r._value) |> group() |> findColumn(fn: (key) => true, column: "symbol")',
         'from(bucket: v.defaultBucket) |> range(start: -30d, stop: 1d) |> filter(fn: (r) => r._measurement == "stock_price" and '
@@ -123,9 +127,47 @@ _RATE = (
     'r._measurement == "pipeline" and r._field == "written") |> aggregateWindow(every: v.windowPeriod, fn: last, createEmpty: false)'
     ' |> derivative(unit: 1s, nonNegative: true) |> keep(columns: ["_time", "_value", "leg"])'
 )
-_SILENT = (
-    last_of("pipeline", "up", "-1d")
-    + " |> map(fn: (r) => ({leg: r.leg, _time: r._time, up: r._value, _value: (float(v: uint(v: now())) - float(v: uint(v: r._time))) / 1000000000.0}))"
+_SINCE = "(float(v: uint(v: now())) - float(v: uint(v: r._time))) / 1000000000.0"  # seconds
+# A leg that was asked to end has nothing to report; one that failed, or just fell silent, has to be started.
+_REPORTS = (
+    'from(bucket: v.defaultBucket) |> range(start: -30d) |> filter(fn: (r) => r._measurement == "pipeline" and '
+    '(r._field == "up" or r._field == "failed")) |> last()'
+    ' |> pivot(rowKey: ["leg", "_time"], columnKey: ["_field"], valueColumn: "_value") |> group() |> map(fn: (r) => ({'
+    'leg: r.leg, state: if r.up then "up" else if exists r.failed and r.failed then "failed" else "ended", seconds: '
+    + _SINCE
+    + "}))"
+)
+_DOWN = (
+    _REPORTS + ' |> map(fn: (r) => ({leg: r.leg, _time: now(), _value: if r.state == "ended" then 0.0 else r.seconds}))'
+    ' |> group(columns: ["leg"])'
+)
+REJECTED_SECONDS = 900
+# A leg counts from its start; of one that started within the time, all that it counts is new.
+_REJECTED = (
+    f"from(bucket: v.defaultBucket) |> range(start: -{REJECTED_SECONDS}s) |> filter(fn: (r) => "
+    'r._measurement == "pipeline" and (r._field == "rejected" or r._field == "uptime_seconds"))'
+    ' |> pivot(rowKey: ["_time"], columnKey: ["_field"], valueColumn: "_value") |> group(columns: ["leg"]) |> sort(columns: ["_time"])'
+    " |> reduce(identity: {first: -1, last: 0, uptime: 0.0}, fn: (r, accumulator) => ({last: r.rejected, "
+    "first: if accumulator.first < 0 then r.rejected else accumulator.first, uptime: r.uptime_seconds}))"
+    " |> map(fn: (r) => ({leg: r.leg, _time: now(), "
+    f"_value: if r.uptime < {REJECTED_SECONDS}.0 then r.last else r.last - r.first}}))"
+)
+# Only while the session whose bars must be there, by the calendar, is still open.
+_SOURCE = "\n".join(
+    (
+        "open = " + last_of("market", "session_open", "-30d") + " |> findRecord(fn: (key) => true, idx: 0)",
+        "expected = " + last_of("market", "expected_at", "-30d") + " |> findRecord(fn: (key) => true, idx: 0)",
+        "seconds = float(v: uint(v: now())) / 1000000000.0",
+        "live = exists open._value and open._value == 1 and seconds - expected._value < 43200.0",
+        last_of("pipeline", "last_write_at", "-30d") + ' |> filter(fn: (r) => r.leg == "live")',
+        "  |> map(fn: (r) => ({leg: r.leg, _time: now(), _value: if live then seconds - r._value else 0.0}))",
+        '  |> group(columns: ["leg"])',
+    )
+)
+_WORSE = (
+    'from(bucket: v.defaultBucket) |> range(start: -30d) |> filter(fn: (r) => r._measurement == "quality" and r._field == "warn")'
+    ' |> sort(columns: ["_time"]) |> difference() |> tail(n: 1) |> keep(columns: ["_time", "_value", "check"]) '
+    '|> group(columns: ["check"])'
 )
 
 # Grafana
@@ -135,7 +177,8 @@ def target(query: str, source: dict[str, str]) -> dict[str, Any]:
     if source is INFLUXDB:
         return {"refId": "A", "datasource": source, "query": query}
     if source is GOLD:
-        return {"refId": "A", "datasource": source, "rawSql": query, "rawQuery": True, "format": "table"}
+        # The plugin reads `format` as a number (sqlutil.FormatQueryOption of grafana-plugin-sdk-go): 1 is a table.
+        return {"refId": "A", "datasource": source, "rawSql": query, "rawQuery": True, "format": 1}
     return {"refId": "A", "datasource": source, "queryText": query, "queryType": "table"}
 
 
@@ -166,6 +209,13 @@ def column(name: str, **properties: Any) -> dict[str, Any]:
     }
 
 
+def values(*names: tuple[str, str]) -> list[dict[str, Any]]:
+    """Shows 0, 1, ... as words, each with its colour."""
+    return [
+        {"type": "value", "options": {str(value): {"text": text, "color": color} for value, (text, color) in enumerate(names)}}
+    ]
+
+
 SIGNED = {"mode": "absolute", "steps": [{"color": DOWN, "value": None}, {"color": UP, "value": 0}]}
 LIMIT = {"mode": "absolute", "steps": [{"color": UP, "value": None}, {"color": DOWN, "value": 1}]}
 PERCENT = {"unit": "percent", "decimals": 2, "thresholds": SIGNED, "custom__cellOptions": {"type": "color-text"}}
@@ -183,7 +233,14 @@ ONE = {"reduceOptions": {"values": False, "calcs": ["lastNotNull"]}, "textMode":
 BY_LEG = {"displayName": "${__field.labels.leg}"}
 
 
-def choice(name: str, query: str, source: dict[str, str] = INFLUXDB, *, many: bool = False) -> dict[str, Any]:
+def titled(**titles: str) -> dict[str, Any]:
+    """Puts a table's columns into this order, under these titles: InfluxDB hands them over by the alphabet."""
+    order = {name: number for number, name in enumerate(titles)}
+    return {"id": "organize", "options": {"indexByName": order, "renameByName": titles, "excludeByName": {}}}
+
+
+def choice(name: str, query: str, source: dict[str, str] = INFLUXDB, *, many: bool = False, first: str = "") -> dict[str, Any]:
+    """A choice above the panels. :arg first: what it opens with, where that is not the first by the alphabet."""
     return {
         "type": "query",
         "name": name,
@@ -194,7 +251,7 @@ def choice(name: str, query: str, source: dict[str, str] = INFLUXDB, *, many: bo
         "sort": 1,
         "multi": many,
         "includeAll": many,
-        "current": {"text": "All", "value": "$__all"} if many else {},
+        "current": {"text": "All", "value": "$__all"} if many else {"text": first, "value": first} if first else {},
     }
 
 
@@ -227,9 +284,15 @@ def dashboard(
 def live() -> dict[str, Any]:
     chosen = _BARS + ' |> filter(fn: (r) => r._field == "close" and r.symbol =~ /^(${symbols:pipe})$/)'
     one = _BARS + ' |> filter(fn: (r) => r.symbol == "${symbol}")'
-    session = [{"type": "value", "options": {"0": {"text": "closed", "color": "gray"}, "1": {"text": "open", "color": UP}}}]
     panels = [
-        panel("stat", "Session", last_of("market", "session_open"), (0, 0, 4, 4), mappings=session, options=ONE),
+        panel(
+            "stat",
+            "Session",
+            last_of("market", "session_open"),
+            (0, 0, 4, 4),
+            mappings=values(("closed", "gray"), ("open", UP)),
+            options=ONE,
+        ),
         panel("stat", "Rising", counted(">"), (4, 0, 3, 4), color={"mode": "fixed", "fixedColor": UP}, options=ONE),
         panel("stat", "Falling", counted("<"), (7, 0, 3, 4), color={"mode": "fixed", "fixedColor": DOWN}, options=ONE),
         panel(
@@ -260,7 +323,9 @@ def live() -> dict[str, Any]:
         panel(
             "timeseries",
             "Prices",
-            chosen + ' |> keep(columns: ["_time", "_value", "symbol"])',
+            # No more points than the panel has room for: a month of minutes has thousands a symbol.
+            chosen + ' |> aggregateWindow(every: v.windowPeriod, fn: last, createEmpty: false, timeSrc: "_start")'
+            ' |> keep(columns: ["_time", "_value", "symbol"])',
             (0, 4, 12, 10),
             displayName="${__field.labels.symbol}",
         ),
@@ -302,12 +367,26 @@ def live() -> dict[str, Any]:
             "Market",
             _SUMMARY,
             (0, 22, 16, 14),
+            transformations=[
+                titled(
+                    symbol="Symbol",
+                    company="Company",
+                    company_ar="الشركة",
+                    last="Last",
+                    change="Change",
+                    month="30 days",
+                    volume="Volume",
+                    currency="Currency",
+                    sector="Sector",
+                    day="Day",
+                )
+            ],
             overrides=[
-                column("change", **PERCENT),
-                column("month", **PERCENT),
-                column("volume", unit="locale"),
-                column("last", decimals=3),
-                column("day", unit="dateTimeAsLocal"),
+                column("Change", **PERCENT),
+                column("30 days", **PERCENT),
+                column("Volume", unit="locale"),
+                column("Last", decimals=3),
+                column("Day", unit="time:YYYY-MM-DD"),
             ],
         ),
         panel(
@@ -316,12 +395,18 @@ def live() -> dict[str, Any]:
             _STALE,
             (16, 22, 8, 14),
             description="Stale: without a bar of the session whose bars must be there by the exchange's calendar.",
-            overrides=[column("stale", thresholds=LIMIT, custom__cellOptions={"type": "color-background"})],
+            transformations=[titled(symbol="Symbol", newest="Newest bar", stale="State")],
+            overrides=[
+                column(
+                    "State", mappings=values(("fresh", UP), ("stale", DOWN)), custom__cellOptions={"type": "color-background"}
+                ),
+                column("Newest bar", unit="dateTimeAsLocal"),
+            ],
         ),
     ]
     choices = [
         choice("exchange", tag_values("exchange")),
-        choice("interval", tag_values("interval", 'r.exchange == "${exchange}"')),
+        choice("interval", tag_values("interval", 'r.exchange == "${exchange}"'), first="Daily"),
         choice("symbol", tag_values("symbol", 'r.exchange == "${exchange}"')),
         choice("symbols", tag_values("symbol", 'r.exchange == "${exchange}"'), many=True),
     ]
@@ -375,7 +460,14 @@ def pipeline() -> dict[str, Any]:
         panel("timeseries", "Records a write, median", leg_series("batch_records"), (0, 20, 8, 7), unit="short", **BY_LEG),
         panel("timeseries", "Epoch, median", leg_series("epoch_seconds"), (8, 20, 8, 7), unit="s", **BY_LEG),
         panel("timeseries", "Retries", leg_series("retries", "max"), (16, 20, 8, 7), unit="short", **BY_LEG),
-        panel("table", "Seconds since each leg's last report", _SILENT, (0, 27, 8, 8), overrides=[column("_value", unit="s")]),
+        panel(
+            "table",
+            "Last report of each leg",
+            _REPORTS,
+            (0, 27, 8, 8),
+            transformations=[titled(leg="Leg", state="State", seconds="Reported ago")],
+            overrides=[column("Reported ago", unit="s", decimals=0)],
+        ),
         panel(
             "table",
             "Data quality, last warehouse run",
@@ -396,32 +488,39 @@ def history(source: dict[str, str]) -> dict[str, Any]:
     def sql(kind: str, title: str, query: str, box: tuple[int, int, int, int], **more: Any) -> dict[str, Any]:
         return panel(kind, title, query, box, source, **more)
 
-    time = "CAST(trade_date AS TIMESTAMP) AS time"
+    # Quoted, or Snowflake would hand the names over in upper case, and panels find columns by their very names.
+    def columns(*names: str, **expressions: str) -> str:
+        return ", ".join(
+            f'{expression} AS "{name}"' for name, expression in ({name: name for name in names} | expressions).items()
+        )
+
+    counting = "SUM(CASE WHEN status = 'ok' THEN {} ELSE {} END)"
+    time = columns(time="CAST(trade_date AS TIMESTAMP)")
     panels = [
         sql(
             "table",
             "Market snapshot",
-            "SELECT symbol, company_name, company_name_ar, sector, currency, trade_date, current_price, price_change_pct, volume, ma_7d, ma_30d, rsi_14, high_52w, low_52w, trend_signal, volume_signal FROM gold.vw_gold_market_snapshot ORDER BY price_change_pct DESC, symbol",
+            f"SELECT {columns('symbol', 'company_name', 'company_name_ar', 'sector', 'currency', 'trade_date', 'current_price', 'price_change_pct', 'volume', 'ma_7d', 'ma_30d', 'rsi_14', 'high_52w', 'low_52w', 'trend_signal', 'volume_signal')} FROM gold.vw_gold_market_snapshot ORDER BY price_change_pct DESC, symbol",
             (0, 0, 24, 11),
             overrides=[column("price_change_pct", **PERCENT), column("volume", unit="locale")],
         ),
         sql(
             "candlestick",
             "${symbol}",
-            f"SELECT {time}, open_price AS open, high_price AS high, low_price AS low, close_price AS close, volume FROM {daily} WHERE symbol = '${{symbol}}' ORDER BY trade_date",
+            f"SELECT {time}, {columns('volume', open='open_price', high='high_price', low='low_price', close='close_price')} FROM {daily} WHERE symbol = '${{symbol}}' ORDER BY trade_date",
             (0, 11, 14, 11),
             options=CANDLES,
         ),
         sql(
             "timeseries",
             "${symbol}: adjusted close and averages",
-            f"SELECT {time}, adj_close, ma_7d, ma_30d, ma_200d FROM gold.vw_gold_price_history WHERE symbol = '${{symbol}}' ORDER BY trade_date",
+            f"SELECT {time}, {columns('adj_close', 'ma_7d', 'ma_30d', 'ma_200d')} FROM gold.vw_gold_price_history WHERE symbol = '${{symbol}}' ORDER BY trade_date",
             (14, 11, 10, 11),
         ),
         sql(
             "bargauge",
             "Top movers",
-            "SELECT symbol, price_change_pct FROM gold.vw_gold_top_movers ORDER BY position, symbol LIMIT 10",
+            f"SELECT {columns('symbol', 'price_change_pct')} FROM gold.vw_gold_top_movers ORDER BY position, symbol LIMIT 10",
             (0, 22, 8, 9),
             unit="percent",
             thresholds=SIGNED,
@@ -430,7 +529,7 @@ def history(source: dict[str, str]) -> dict[str, Any]:
         sql(
             "bargauge",
             "Volume leaders",
-            "SELECT symbol, volume FROM gold.vw_gold_volume_leaders ORDER BY position, symbol LIMIT 10",
+            f"SELECT {columns('symbol', 'volume')} FROM gold.vw_gold_volume_leaders ORDER BY position, symbol LIMIT 10",
             (8, 22, 8, 9),
             unit="short",
             options=BARS,
@@ -438,13 +537,13 @@ def history(source: dict[str, str]) -> dict[str, Any]:
         sql(
             "timeseries",
             "Breadth",
-            f"SELECT {time}, advancers, decliners, new_highs_52w, new_lows_52w FROM gold.vw_gold_market_breadth ORDER BY trade_date",
+            f"SELECT {time}, {columns('advancers', 'decliners', 'new_highs_52w', 'new_lows_52w')} FROM gold.vw_gold_market_breadth ORDER BY trade_date",
             (16, 22, 8, 9),
         ),
         sql(
             "timeseries",
             "${symbol}: RSI 14",
-            f"SELECT {time}, rsi_14 FROM {daily} WHERE symbol = '${{symbol}}' AND NOT rsi_14 IS NULL ORDER BY trade_date",
+            f"SELECT {time}, {columns('rsi_14')} FROM {daily} WHERE symbol = '${{symbol}}' AND NOT rsi_14 IS NULL ORDER BY trade_date",
             (0, 31, 8, 8),
             min=0,
             max=100,
@@ -452,14 +551,14 @@ def history(source: dict[str, str]) -> dict[str, Any]:
         sql(
             "timeseries",
             "Value traded, about",
-            f"SELECT {time}, traded_value FROM gold.vw_gold_market_breadth ORDER BY trade_date",
+            f"SELECT {time}, {columns('traded_value')} FROM gold.vw_gold_market_breadth ORDER BY trade_date",
             (8, 31, 8, 8),
-            unit="currencyEGP",
+            unit="currency:EGP",
         ),
         sql(
             "table",
             "Data quality",
-            "SELECT check_name, SUM(CASE WHEN status = 'ok' THEN 1 ELSE 0 END) AS ok, SUM(CASE WHEN status = 'ok' THEN 0 ELSE 1 END) AS to_look_at FROM gold.vw_gold_data_quality GROUP BY check_name ORDER BY check_name",
+            f"SELECT {columns('check_name', ok=counting.format(1, 0), to_look_at=counting.format(0, 1))} FROM gold.vw_gold_data_quality GROUP BY check_name ORDER BY check_name",
             (16, 31, 8, 8),
             overrides=[column("to_look_at", thresholds=LIMIT, custom__cellOptions={"type": "color-text"})],
         ),
@@ -468,16 +567,28 @@ def history(source: dict[str, str]) -> dict[str, Any]:
         name,
         title,
         panels,
-        [choice("symbol", "SELECT symbol FROM gold.dim_stock WHERE trading_days > 0 ORDER BY symbol", source)],
+        [choice("symbol", f"SELECT {columns('symbol')} FROM gold.dim_stock WHERE trading_days > 0 ORDER BY symbol", source)],
         "now-1y",
         "5m",
     )
 
 
+SOURCE_SECONDS = 1_200  # three polls (source.poll_seconds 300) and spare; the closing auction is quiet for 9 minutes
+SCHEDULE_SECONDS = 108_000  # 30 hours, as `HEALTHY` of warehouse/schedule.py
+
 # In files of alerts Grafana fills in `$NAME` from its environment: `$$` is a dollar sign.
 
 
-def alert(uid: str, title: str, flux: str, summary: str, above: float, hold: str = "5m", no_data: str = "OK") -> dict[str, Any]:
+def alert(
+    uid: str,
+    title: str,
+    flux: str,
+    summary: str,
+    above: float,
+    hold: str = "5m",
+    no_data: str = "OK",
+    severity: str = "critical",
+) -> dict[str, Any]:
     """A rule that fires where the query's value is above a threshold."""
     return {
         "uid": uid,
@@ -487,7 +598,7 @@ def alert(uid: str, title: str, flux: str, summary: str, above: float, hold: str
         "noDataState": no_data,
         "execErrState": "Error",
         "annotations": {"summary": summary},
-        "labels": {"team": "egx"},
+        "labels": {"team": "egx", "severity": severity},
         "data": [
             {
                 "refId": "A",
@@ -516,6 +627,8 @@ def alert(uid: str, title: str, flux: str, summary: str, above: float, hold: str
 
 def alerts() -> dict[str, Any]:
     # `v.defaultBucket` is there in alerts too; ranges are written out.
+    # A quiet symbol may have no news for long: of one symbol only a whole session without a bar tells. The calendar waits for 45
+    # minutes, and the alert for 15. All symbols together are never quiet: `egx-source-stale`.
     stale = _STALE + ' |> map(fn: (r) => ({_time: now(), symbol: r.symbol, _value: r.stale})) |> group(columns: ["symbol"])'
     rules = [
         alert(
@@ -534,27 +647,52 @@ def alerts() -> dict[str, Any]:
             10_000,
         ),
         alert(
+            "egx-source-stale",
+            "Nothing is fetched while the session is open",
+            _SOURCE,
+            "No bar of any symbol is new while the session is open: docs/operations.md, source not fetching",
+            SOURCE_SECONDS,
+        ),
+        alert(
             "egx-dead-letters",
             "Messages are rejected",
-            leg_last("rejected"),
-            "{{ $$labels.leg }} has rejected messages since its start: `just dead-letters` lists them",
+            _REJECTED,
+            "{{ $$labels.leg }} has rejected messages in the last quarter of an hour: `just dead-letters` lists them",
             0,
             "0s",
         ),
         alert(
             "egx-warehouse",
             "The warehouse run or an audit failed",
-            last_of("warehouse", "ok", "-3d") + " |> map(fn: (r) => ({r with _value: 1 - r._value}))",
+            last_of("warehouse", "ok", "-30d") + " |> map(fn: (r) => ({r with _value: 1 - r._value}))",
             "The last warehouse run failed: docs/operations.md, warehouse failing",
             0,
             "0s",
+        ),
+        alert(
+            "egx-schedule-down",
+            "The warehouse has not run",
+            last_of("warehouse", "ok", "-30d") + " |> map(fn: (r) => ({target: r.target, _time: now(), _value: " + _SINCE + "}))"
+            ' |> group(columns: ["target"])',
+            "No warehouse run has ended in 30 hours, and one is due every night: start the schedule again",
+            SCHEDULE_SECONDS,
+            "5m",
             "Alerting",
+        ),
+        alert(
+            "egx-quality",
+            "More bars are to look at",
+            _WORSE,
+            "{{ $$labels.check }}: the last warehouse run found more to look at than the one before, see EGX history, Data quality",
+            0,
+            "0s",
+            severity="warning",
         ),
         alert(
             "egx-process-down",
             "A process is down",
-            _SILENT.replace("up: r._value, ", ""),
-            "{{ $$labels.leg }} has not reported for over a minute: start it again",
+            _DOWN,
+            "{{ $$labels.leg }} has not reported for over a minute, or failed: start it again",
             60,
             "1m",
             "Alerting",

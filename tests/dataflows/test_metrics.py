@@ -164,6 +164,7 @@ def test_influxdb_gets_a_point_a_leg_in_the_measurement_pipeline(
     for row in last.values():
         assert row["written"] == len(BARS)
         assert row["up"] is False
+        assert row["failed"] is False
         assert row["uptime_seconds"] > 0
     assert last["live"]["latency_p99_seconds"] > 0
 

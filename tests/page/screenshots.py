@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import re
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from selenium.webdriver.common.by import By
-
+from dataflows.calendar import egx
 from tests.dataflows.jobs import ROOT, Folder, wait_for
 from tests.page.browser import browser, page
-from tests.page.test_page import chart_is_drawn, rows
+from tests.page.test_page import body, chart_is_drawn, rows
 
 IMAGES = ROOT / "docs" / "images"
-SIZES = {"page": (1400, 1930), "page-phone": (390, 844)}
+SIZES = {"page": (1400, 2020), "page-phone": (390, 844)}
 
 
 def warehouse(folder: Folder, **variables: str) -> None:
@@ -25,22 +26,24 @@ def warehouse(folder: Folder, **variables: str) -> None:
 def main() -> None:
     IMAGES.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
-        # Trading minutes go by as in the demo, but from a point where the session is well under way.
-        folder = Folder(Path(name), source={"simulated": {"speed": 0, "minutes": 150}})
+        # The session before, and then the last one, slowly enough to play on while the pictures are taken.
+        last = egx().last_over(dt.datetime.now(dt.UTC))
+        before = next(egx().sessions_back(last.date - dt.timedelta(days=1)))
+        folder = Folder(Path(name), source={"simulated": {"speed": 0, "date": str(before.date)}})
         assert folder.run("main").process.returncode == 0
         places = {"EGX_WAREHOUSE_ARCHIVE": f"{name}/data/archive", "EGX_WAREHOUSE": f"{name}/data/warehouse"}
         warehouse(folder, **places)
-        folder.configure(source={"simulated": {"speed": 600}})
+        folder.configure(source={"simulated": {"speed": 200}})
         seen = {"EGX_WAREHOUSE": places["EGX_WAREHOUSE"]}
-        with folder.start("main") as job, page(folder, **seen) as address:
-            job.wait_for(lambda: job.counts.get("published", 0) > 1_000, "the session to go on")
+        with folder.start("main"), page(folder, **seen) as address:
             for picture, (width, height) in SIZES.items():
                 with browser(Path(name) / picture, width, height) as driver:
                     driver.get(address)
                     wait_for(lambda driver=driver: len(rows(driver)) == 16, "the market")
+                    wait_for(lambda driver=driver: re.search("now 1[1-4]:", body(driver)), "a session well under way", 180)
                     wait_for(lambda driver=driver: chart_is_drawn(driver), "the chart")
                     wait_for(
-                        lambda driver=driver: "Breadth of the last sessions" in driver.find_element(By.TAG_NAME, "body").text,
+                        lambda driver=driver: "Breadth of the last sessions" in body(driver),
                         "the warehouse's blocks",
                     )
                     driver.save_screenshot(str(IMAGES / f"{picture}.png"))

@@ -52,6 +52,40 @@ def test_quotes_are_the_last_daily_bar_with_a_price_and_the_change_since_the_one
     assert (etel.symbol, etel.price, etel.change) == ("ETEL", 5.0, None)
 
 
+def test_a_quote_has_the_day_s_prices_and_about_the_value_traded(store: Path) -> None:
+    comi = stores.quotes(store, "EGX", {})[0]
+    assert (comi.open, comi.high, comi.low, comi.value) == (49.0, 49.0, 49.0, 4_900.0)
+    assert comi._replace(volume=None).value is None
+
+
+def test_a_simulated_session_is_where_its_newest_minute_is_also_when_it_plays_again(store: Path) -> None:
+    assert stores.play(store, "EGX") is None, "all bars are of another source"
+    connection = open_table(store, TABLE)
+    early, late = DAY, DAY + dt.timedelta(minutes=30)
+    at = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+    rows = [
+        (
+            "EGX",
+            "COMI",
+            "1 Minute",
+            start.isoformat(),
+            1,
+            1,
+            1,
+            1,
+            1,
+            1,
+            (at + dt.timedelta(seconds=came)).isoformat(),
+            "simulated",
+        )
+        for start, came in ((early, 2), (late, 1))
+    ]
+    with connection:
+        connection.executemany(TABLE.upsert(), rows)
+    connection.close()
+    assert stores.play(store, "EGX") == stores.Play(early, at + dt.timedelta(seconds=2))
+
+
 def test_quotes_agree_with_the_summary_of_the_terminal(store: Path) -> None:
     theirs = {quote.symbol: (quote.close, quote.change) for quote in summary.quotes(store) if quote.symbol != "SWDY"}
     assert {quote.symbol: (quote.price, quote.change) for quote in stores.quotes(store, "EGX", {})} == theirs
