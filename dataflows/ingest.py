@@ -53,7 +53,14 @@ def source(run: Run, poll: Poll[Bar] | None = None) -> PollingSource[Bar]:
     def count(batch: Sequence[Bar]) -> None:
         run.progress.polled += len(batch)
 
-    polling = PollingSource(poll, stop=run.stop, ready=run.handover.ready, on_batch=count, on_end=run.handover.source_ended)
+    polling = PollingSource(
+        poll,
+        stop=run.stop,
+        ready=run.handover.ready,
+        on_batch=count,
+        on_end=run.handover.source_ended,
+        wait_seconds=run.wait_seconds,
+    )
     guarded: PollingSource[Bar] = run.guard(run.metrics.source("ingest", polling, len))
     return guarded
 

@@ -53,6 +53,11 @@ class Run:
     """Put around a function of an operator that may fail, as `guard` is around an input or output."""
     metrics: Metrics = field(default_factory=lambda: Metrics(LEGS))
 
+    @property
+    def wait_seconds(self) -> float:
+        """How long an input may wait for something to come in: where it is the process's only one, nobody is held up."""
+        return 0.1 if len(self.metrics.legs) == 1 and self.settings.kafka.readers == 1 else 0
+
     def check(self, open_store: Callable[[], object]) -> None:
         """Tries a store once at the start, so that wrong settings show at once and not with the first bar.
 
@@ -77,6 +82,7 @@ class Run:
             readers=settings.readers,
             batch_messages=settings.batch_messages,
             retry_seconds=self.settings.retry_seconds,
+            wait_seconds=self.wait_seconds,
         )
         guarded: kafka.KafkaSource = self.guard(self.metrics.source(leg, source, lambda chunk: len(chunk.messages)))
         return guarded
@@ -189,8 +195,7 @@ def start(**legs: Callable[[Dataflow, Run], None]) -> Dataflow:
         (lambda: market.lines(settings.source.exchange, now())) if "live" in legs else tuple,
     )
     figures.start()
-    _last_words.append(figures)
-    _lines.append(progress)
+    _reporting.append((progress, figures))
     atexit.register(_end, progress, figures)
     _collect_seldom()
     return flow
@@ -238,8 +243,8 @@ def _stop_on_signals(stop: threading.Event) -> None:
     threading.Thread(target=watch, name="signals", daemon=True).start()
 
 
-_last_words: list[metrics.Reporter] = []
-_lines: list[Reporter] = []
+_reporting: list[tuple[Reporter, metrics.Reporter]] = []
+"""What is to be ended when the process fails."""
 
 
 def _end(progress: Reporter, figures: metrics.Reporter) -> None:
@@ -308,10 +313,10 @@ def fail(error: Exception) -> NoReturn:
     """
     ours = isinstance(error, _OURS)
     text = str(error) if ours else f"this is a defect, please report it: {error!r}"
-    for progress in _lines:
+    for progress, _ in _reporting:
         progress.silence()
     logs.say_error(text, None if ours else error)
-    for figures in _last_words:
+    for _, figures in _reporting:
         figures.end(None if isinstance(error, Stopped) else text)
     if sys.stderr.isatty():
         print("\033[?25h", end="", file=sys.stderr)  # the progress line had hidden the cursor

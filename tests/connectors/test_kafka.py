@@ -257,6 +257,20 @@ def test_an_error_of_a_partition_that_does_not_pass_ends_it(
         wait_for(lambda: any(part.next_batch()), "what should fail, and not be read")
 
 
+def test_where_it_may_wait_a_call_ends_with_the_first_message(
+    client: dict[str, Any], topic: str, build: Callable[..., Any]
+) -> None:
+    part = build(source(client, topic, wait_seconds=0.05))
+    assert part.next_batch() == []
+    assert part.next_awake() is None
+    part = build(source(client, topic, wait_seconds=30))
+    while len(part._next) < 4:
+        assert part.next_batch() == []  # what comes first are the ends of the four partitions
+    threading.Timer(0.1, produce, (client, topic, {1: [b"a"]})).start()
+    ((_, chunk),) = part.next_batch()
+    assert [message.value() for message in chunk.messages] == [b"a"]
+
+
 def test_stop_ends_it_at_once(client: dict[str, Any], topic: str, build: Callable[..., Any]) -> None:
     stop = threading.Event()
     part = build(source(client, topic, stop=stop))

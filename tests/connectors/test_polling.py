@@ -67,6 +67,21 @@ def test_the_flow_never_waits_for_a_poll() -> None:
     assert drained(part) == [[1]]
 
 
+def test_where_it_may_wait_a_call_ends_with_the_first_batch() -> None:
+    release = threading.Event()
+
+    def slow(stop: threading.Event) -> Iterator[Sequence[int]]:
+        release.wait(30)
+        yield [1]
+
+    part = source(slow, wait_seconds=0.05).build_part("", "0", None)
+    assert part.next_batch() == []
+    assert part.next_awake() is None
+    part = source(slow, wait_seconds=30).build_part("", "0", None)
+    threading.Timer(0.1, release.set).start()
+    assert part.next_batch() == [("0", [1])]
+
+
 def test_an_error_of_the_poll_ends_the_flow_with_it_after_what_came_before() -> None:
     def failing(stop: threading.Event) -> Iterator[Sequence[int]]:
         yield [1]
