@@ -16,8 +16,7 @@ from connectors.kafka import Writer
 from dataflows.bar import Bar, decode
 from dataflows.ingest import to_records
 from dataflows.published import Published
-
-BATCH = 1000
+from dataflows.sources.replay import BATCH
 
 
 def against_producing(place: Place, rounds: int) -> list[Row]:

@@ -18,6 +18,7 @@ from dataflows.bar import Bar
 
 _MICROSECOND = dt.timedelta(microseconds=1)
 _ASKED_AT_ONCE = 500  # SQLite takes at least 999 values a statement
+_encoder = msgspec.json.Encoder()
 _FORGET = "DELETE FROM published WHERE target = ?"
 
 
@@ -136,7 +137,7 @@ def _identity(bar: Bar) -> bytes:
 
 def _version(bar: Bar) -> bytes:
     values = (bar.open, bar.high, bar.low, bar.close, bar.volume, bar.source, bar.is_final)
-    return blake2b(repr(values).encode(), digest_size=8).digest() + (b"F" if bar.is_final else b"-")
+    return blake2b(_encoder.encode(values), digest_size=8).digest() + (b"F" if bar.is_final else b"-")
 
 
 def _final(version: bytes) -> bool:

@@ -27,7 +27,7 @@ from dataflows.calendar import egx
 from dataflows.settings import Settings
 from dataflows.sources import SourceError
 
-BATCH: Final = 1_000
+BATCH: Final = 5_000  # a batch waits once for Kafka, and once for the disk to note it
 _FORMATS: Final = {".csv": "csv", ".ndjson": "ndjson", ".jsonl": "ndjson", ".json": "ndjson"}
 _KEPT: Final = (
     "symbol",
