@@ -311,8 +311,10 @@ class _ReaderPartition(StatefulSourcePartition[tuple[str, Chunk], None]):
             self._ended = True
             raise StopIteration
         messages = self._consumer.consume(self._source.batch_messages, 0)
-        if not messages and self._source.wait_seconds and (first := self._consumer.poll(self._source.wait_seconds)):
-            messages = [first, *self._consumer.consume(self._source.batch_messages - 1, 0)]
+        if not messages and self._source.wait_seconds:
+            first = self._consumer.poll(self._source.wait_seconds)
+            if first is not None:  # an empty message is as false as none
+                messages = [first, *self._consumer.consume(self._source.batch_messages - 1, 0)]
         self._empty = not messages
         chunks = []
         for partition, run in groupby(messages, methodcaller("partition")):

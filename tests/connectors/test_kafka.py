@@ -257,8 +257,9 @@ def test_an_error_of_a_partition_that_does_not_pass_ends_it(
         wait_for(lambda: any(part.next_batch()), "what should fail, and not be read")
 
 
+@pytest.mark.parametrize("value", [b"a", b""])
 def test_where_it_may_wait_a_call_ends_with_the_first_message(
-    client: dict[str, Any], topic: str, build: Callable[..., Any]
+    client: dict[str, Any], topic: str, build: Callable[..., Any], value: bytes
 ) -> None:
     part = build(source(client, topic, wait_seconds=0.05))
     assert part.next_batch() == []
@@ -266,9 +267,9 @@ def test_where_it_may_wait_a_call_ends_with_the_first_message(
     part = build(source(client, topic, wait_seconds=30))
     while len(part._next) < 4:
         assert part.next_batch() == []  # what comes first are the ends of the four partitions
-    threading.Timer(0.1, produce, (client, topic, {1: [b"a"]})).start()
+    threading.Timer(0.1, produce, (client, topic, {1: [value]})).start()
     ((_, chunk),) = part.next_batch()
-    assert [message.value() for message in chunk.messages] == [b"a"]
+    assert [message.value() or b"" for message in chunk.messages] == [value]
 
 
 def test_stop_ends_it_at_once(client: dict[str, Any], topic: str, build: Callable[..., Any]) -> None:
