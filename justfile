@@ -22,7 +22,7 @@ demo: setup
     {{py}} -m warehouse.run
     {{py}} -m warehouse.snapshot
     @echo
-    @echo "Run it again: nothing is published twice. Next: docs/ and config.yaml; 'just clean' removes data/ to start over."
+    @echo "Look at it: 'just page', then the address that it prints. Run it again: nothing is published twice. Next: docs/ and config.yaml; 'just clean' removes data/ to start over."
 
 # Show what a change of the warehouse would do, and apply it if you say so
 plan *args: setup
@@ -32,7 +32,7 @@ plan *args: setup
 warehouse-run *args: setup
     {{py}} -m warehouse.run {{args}}
 
-# The one-time set-up of Snowflake (`just snowflake-setup --dry-run` prints it)
+# The one-time set-up of Snowflake (`--dry-run` only prints it, `--help` says what it needs)
 snowflake-setup *args: setup
     {{py}} -m deploy.snowflake.setup {{args}}
 

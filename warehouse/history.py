@@ -77,6 +77,9 @@ def read_file(name: str, changed: dt.datetime, content: bytes, date_order: str) 
     except UnicodeDecodeError:
         yield blank | {"reject_reason": "the file is not UTF-8"}
         return
+    except csv.Error as error:
+        yield blank | {"reject_reason": f"no CSV: {error}"}
+        return
     if not header:
         yield blank | {"reject_reason": "the file is empty"}
         return
@@ -87,14 +90,28 @@ def read_file(name: str, changed: dt.datetime, content: bytes, date_order: str) 
         reason = "the file's name has no symbol" if symbol is None else "the header is of no known site"
         yield blank | {"record": ",".join(header), "reject_reason": reason}
         return
-    for cells in lines:
+    interval = interval_of(name) if site == "tradingview" else "Daily"
+    if interval is None:
+        yield blank | {
+            "record": ",".join(header),
+            "reject_reason": f"the interval in the file's name is none of {', '.join(INTERVALS)}",
+        }
+        return
+    while True:
+        try:
+            cells = next(lines)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield blank | {"source_line": lines.line_num, "reject_reason": f"no CSV from here on: {error}"}
+            return
         if not any(cells):
             continue
         row = blank | {
             "symbol": symbol,
             "exchange": "EGX",
             "source": site,
-            "bar_interval": interval_of(name) if site == "tradingview" else "Daily",
+            "bar_interval": interval,
             "record": ",".join(cells),
             "source_line": lines.line_num,
         }
@@ -102,7 +119,8 @@ def read_file(name: str, changed: dt.datetime, content: bytes, date_order: str) 
             if len(cells) < len(columns):
                 raise ValueError(f"{len(cells)} cells under {len(columns)} columns")
             cell = dict(zip(columns, (value.strip() for value in cells), strict=False))
-            row["bar_time"] = time_of(cell[columns[0]], site, row["bar_interval"], date_order)
+            row["bar_time"] = time_of(cell[columns[0]], site, interval, date_order)
+            row["ingested_at"] = max(changed, row["bar_time"])  # a copied file may keep a time before its bars
             row |= {
                 field: price(cell[column], field)
                 for field, column in (("open", "open"), ("high", "high"), ("low", "low"), ("close", close))
@@ -133,10 +151,10 @@ def symbol_of(name: str) -> str | None:
     return found[1] if found else None
 
 
-def interval_of(name: str) -> str:
-    """From a name as TradingView gives it: `EGX_DLY_COMI, 1D.csv`, `EGX_COMI, 5_a1b2c.csv`; Daily without one."""
-    found = re.search(r", ?(1D|1W|1M|30|5|1)(?:_\w+)?(?: ?\(\d+\))?\.csv$", name, re.IGNORECASE)
-    return INTERVALS[found[1].upper()] if found else "Daily"
+def interval_of(name: str) -> str | None:
+    """From a name as TradingView gives it: `EGX_COMI, 1D.csv`, `EGX_COMI, 5_a1b2c.csv`; Daily without one, None for others."""
+    found = re.search(r", ?([^\W_]+)(?:_\w+)?(?: ?\(\d+\))?\.csv$", name, re.IGNORECASE)
+    return INTERVALS.get(found[1].upper()) if found else "Daily"
 
 
 def time_of(text: str, site: str, interval: str, date_order: str) -> dt.datetime:
@@ -158,6 +176,8 @@ def time_of(text: str, site: str, interval: str, date_order: str) -> dt.datetime
         time = day.replace(hour=10, minute=0, second=0, microsecond=0)
     if time.year < 1990:
         raise ValueError(f"{text!r} is before 1990")
+    if time > dt.datetime.now(dt.UTC) + dt.timedelta(days=1):
+        raise ValueError(f"{text!r} is still to come")
     return time.astimezone(dt.UTC).replace(tzinfo=None)
 
 
@@ -169,7 +189,8 @@ def price(text: str, field: str) -> str | None:
         value = Decimal(text.replace(",", ""))
     except InvalidOperation:
         raise ValueError(f"{field} {text!r} is not a price") from None
-    if not value.is_finite() or value <= 0:
+    # What DECIMAL(18, 4) holds and does not round to 0.
+    if not value.is_finite() or not Decimal("0.00005") <= value < Decimal(10) ** 14:
         raise ValueError(f"{field} {text!r} is not a price")
     return f"{value:f}"
 

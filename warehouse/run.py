@@ -45,8 +45,33 @@ def late_dates(context: Context, today: dt.date, days: int) -> list[dt.date]:
     return sorted(day for day, count in counted.items() if count > held.get(day, 0))
 
 
+def vanished(context: Context) -> str | None:
+    """What is wrong if the archive has not one delivery date where bronze has rows: a run would take the last ones out."""
+    import locations
+
+    if context.config.get_gateway(context.gateway).connection.type_ == "snowflake":
+        return None
+    root = locations.archive()
+    if "://" in root:
+        import s3_copy
+
+        there = s3_copy.any_delivered(root)
+    else:
+        there = next(Path(root, "streaming").glob("date=*"), None) is not None
+    if there or not context.engine_adapter.table_exists(BRONZE):
+        return None
+    (rows,) = context.engine_adapter.fetchone(f"SELECT COUNT(*) FROM {BRONZE}")
+    if not rows:
+        return None
+    what = f"The archive {root} has no streaming/date=... folder, and bronze has {rows:,} rows"
+    return f"{what}: mount it, or correct EGX_WAREHOUSE_ARCHIVE"
+
+
 def run(context: Context, today: dt.date, late_days: int) -> bool:
     """Plan, late dates, run. Returns False where something failed; the console says what."""
+    if (why := vanished(context)) is not None:
+        print(why, file=sys.stderr, flush=True)
+        return False
     context.plan(auto_apply=True, no_prompts=True)
     # Yesterday and today are read again by the run itself.
     late = [day for day in late_dates(context, today, late_days) if day < today - dt.timedelta(1)]

@@ -48,6 +48,16 @@ def delivered(archive: str, first: dt.date, last: dt.date) -> dict[str, int]:
     return {key: size for key, size in found.items() if key.endswith(".json") and str(first) <= day_of(key) <= str(last)}
 
 
+def any_delivered(archive: str) -> bool:
+    """Whether anything was ever delivered. Raises SQLMeshError where that cannot be told."""
+    bucket, _, prefix = archive.removeprefix("s3://").partition("/")
+    root = f"{prefix}/" if prefix else ""
+    try:
+        return client().list_objects_v2(Bucket=bucket, Prefix=f"{root}streaming/date=", MaxKeys=1)["KeyCount"] > 0
+    except (BotoCoreError, ClientError) as error:
+        raise SQLMeshError(f"The archive {archive} cannot be listed: {error}: check EGX_WAREHOUSE_ARCHIVE and AWS_*") from error
+
+
 def day_of(key: str) -> str:
     return key.removeprefix("streaming/date=").split("/")[0]
 

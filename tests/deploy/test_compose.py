@@ -55,6 +55,23 @@ def test_the_schema_refuses_a_misspelt_key() -> None:
         jsonschema.validate(project, SCHEMA)
 
 
+def test_kafka_tells_clients_on_the_host_the_port_that_is_published() -> None:
+    kafka = compose.load({**LOCAL, "KAFKA_PORT": "19092"})["services"]["kafka"]
+    assert kafka["environment"]["KAFKA_ADVERTISED_LISTENERS"].endswith("HOST://127.0.0.1:19092")
+    assert kafka["ports"] == ["127.0.0.1:19092:29092"]
+
+
+def test_one_bucket_and_organisation_are_made_written_and_shown(services: dict[str, Any]) -> None:
+    made = services["influxdb"]["environment"]
+    settings = (compose.ROOT / "config.yaml").read_text()
+    source = yaml.safe_load((compose.ROOT / "deploy/grafana/provisioning/datasources/egx.yaml").read_text())["datasources"][0]
+    organisation, bucket = made["DOCKER_INFLUXDB_INIT_ORG"], made["DOCKER_INFLUXDB_INIT_BUCKET"]
+    assert services["live"]["environment"]["EGX_INFLUXDB__ORG"] == organisation
+    assert yaml.safe_load(settings)["influxdb"]["bucket"] == bucket
+    assert f"{yaml.safe_load(settings)['influxdb']['retain_days']}d" == made["DOCKER_INFLUXDB_INIT_RETENTION"]
+    assert (source["jsonData"]["organization"], source["jsonData"]["defaultBucket"]) == (organisation, bucket)
+
+
 def test_it_has_the_whole_platform(services: dict[str, Any]) -> None:
     assert set(services) == set(SERVICES)
     assert set(compose.load(AWS)["services"]) == set(SERVICES) - {"s3"}

@@ -79,6 +79,36 @@ def test_what_cannot_be_read_is_named(name: str, content: bytes, reason: str) ->
     assert (row["reject_reason"], row["archive_object"]) == (reason, name)
 
 
+@pytest.mark.parametrize("name", ["EGX_COMI, 15.csv", "EGX_COMI, 60_a1b2c.csv", "EGX_COMI, 240 (1).csv"])
+def test_tradingview_s_other_intervals_are_not_taken_for_days(name: str) -> None:
+    (row,) = rows(f"batch/{name}", TRADINGVIEW)
+    assert row["reject_reason"].startswith("the interval in the file's name is none of 1D, 1W")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "reason"),
+    [
+        ("2025-06-08", "2125-06-08", "'2125-06-08' is still to come"),
+        (",83.9,", ",0.00001,", "close '0.00001' is not a price"),
+        (",83.9,", ",1e20,", "close '1e20' is not a price"),
+    ],
+)
+def test_what_the_blocking_audits_would_stop_at_is_rejected_before(before: str, after: str, reason: str) -> None:
+    first, second = rows("batch/ETEL.csv", YAHOO.replace(before, after))
+    assert (first["reject_reason"], second["reject_reason"]) == (reason, None)
+
+
+def test_a_file_whose_own_time_is_before_its_bars_is_known_since_its_bars() -> None:
+    (row,) = read_file("batch/COMI.csv", dt.datetime(2000, 1, 1), INVESTING.encode(), "MDY")
+    assert row["ingested_at"] == row["bar_time"]
+
+
+def test_a_quote_that_never_ends_is_a_rejected_line_and_keeps_those_before() -> None:
+    first, second, broken = rows("batch/ETEL.csv", YAHOO + '"' + "x" * 200_000)
+    assert (first["close"], second["close"]) == ("83.9", None)
+    assert broken["reject_reason"].startswith("no CSV from here on: field larger than")
+
+
 @given(st.decimals("0.0001", "1000000000", places=4))
 def test_a_price_survives_its_thousands_commas(value: Decimal) -> None:
     assert Decimal(price(f"{value:,}", "close") or "") == value
