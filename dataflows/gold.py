@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
+from dataflows.reports import write_report
 from dataflows.settings import ROOT
 
 HEALTHY: Final = dt.timedelta(hours=30)  # a run is due every night
@@ -59,10 +60,7 @@ def read_schedule() -> Schedule | None:
 
 
 def write_schedule(state: Schedule) -> None:
-    schedule_file().parent.mkdir(parents=True, exist_ok=True)
-    temporary = schedule_file().with_suffix(".tmp")
-    temporary.write_bytes(msgspec.json.encode(state))
-    temporary.rename(schedule_file())
+    write_report(schedule_file(), state)
 
 
 def newest_days() -> dict[str, dt.date]:

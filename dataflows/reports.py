@@ -54,7 +54,7 @@ def report_file(folder: Path, legs: Iterable[str]) -> Path:
     return folder / f"{'-'.join(legs)}.json"
 
 
-def write_report(path: Path, report: Report) -> None:
+def write_report(path: Path, report: msgspec.Struct) -> None:
     """Writes the file anew, so that a reader sees a whole one. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")

@@ -44,9 +44,8 @@ def csv_files(archive: str) -> t.Iterator[tuple[str, dt.datetime, bytes]]:
     if archive.startswith("s3://"):
         import s3_copy
 
-        bucket, _, prefix = archive.removeprefix("s3://").partition("/")
+        bucket, root = s3_copy.place(archive)
         s3 = s3_copy.client()
-        root = f"{prefix}/" if prefix else ""
         for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{root}batch/"):
             for found in page.get("Contents", []):
                 if found["Key"].lower().endswith(".csv"):

@@ -5,6 +5,7 @@ import os
 import typing as t
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -24,6 +25,21 @@ def client() -> t.Any:
     return boto3.client("s3", config=Config(max_pool_connections=THREADS, s3=style))
 
 
+def place(archive: str) -> tuple[str, str]:
+    """Bucket and key prefix (empty, or with its slash) of s3://bucket or s3://bucket/prefix."""
+    bucket, _, prefix = archive.removeprefix("s3://").partition("/")
+    return bucket, f"{prefix}/" if prefix else ""
+
+
+@contextmanager
+def reached(archive: str, what: str) -> t.Iterator[None]:
+    """What S3 has against it is an error that names the archive."""
+    try:
+        yield
+    except (BotoCoreError, ClientError) as error:
+        raise SQLMeshError(f"The archive {archive} cannot be {what}: {error}: check EGX_WAREHOUSE_ARCHIVE and AWS_*") from error
+
+
 def delivered(archive: str, first: dt.date, last: dt.date) -> dict[str, int]:
     """Path under the archive and size in bytes of each object that was delivered from one day (UTC) to another, both included.
 
@@ -32,30 +48,24 @@ def delivered(archive: str, first: dt.date, last: dt.date) -> dict[str, int]:
     Raises:
         SQLMeshError: the archive cannot be listed.
     """
-    bucket, _, prefix = archive.removeprefix("s3://").partition("/")
-    root = f"{prefix}/" if prefix else ""
+    bucket, root = place(archive)
     days = [f"{first + dt.timedelta(number)}" for number in range((last - first).days + 1)]
     # A short interval lists its own days, a backfill the archive once.
     prefixes = [f"streaming/date={day}/" for day in days] if len(days) <= 40 else ["streaming/date="]
     found: dict[str, int] = {}
-    try:
+    with reached(archive, "listed"):
         pages = client().get_paginator("list_objects_v2")
         for asked in prefixes:
             for page in pages.paginate(Bucket=bucket, Prefix=root + asked):
                 found |= {item["Key"].removeprefix(root): item["Size"] for item in page.get("Contents", ())}
-    except (BotoCoreError, ClientError) as error:
-        raise SQLMeshError(f"The archive {archive} cannot be listed: {error}: check EGX_WAREHOUSE_ARCHIVE and AWS_*") from error
     return {key: size for key, size in found.items() if key.endswith(".json") and str(first) <= day_of(key) <= str(last)}
 
 
 def any_delivered(archive: str) -> bool:
     """Whether anything was ever delivered. Raises SQLMeshError where that cannot be told."""
-    bucket, _, prefix = archive.removeprefix("s3://").partition("/")
-    root = f"{prefix}/" if prefix else ""
-    try:
+    bucket, root = place(archive)
+    with reached(archive, "listed"):
         return client().list_objects_v2(Bucket=bucket, Prefix=f"{root}streaming/date=", MaxKeys=1)["KeyCount"] > 0
-    except (BotoCoreError, ClientError) as error:
-        raise SQLMeshError(f"The archive {archive} cannot be listed: {error}: check EGX_WAREHOUSE_ARCHIVE and AWS_*") from error
 
 
 def day_of(key: str) -> str:
@@ -73,13 +83,13 @@ def fetch(archive: str, folder: Path, first: dt.date, last: dt.date) -> None:
     Raises:
         SQLMeshError: the archive cannot be read.
     """
-    bucket, _, prefix = archive.removeprefix("s3://").partition("/")
+    bucket, root = place(archive)
     s3 = client()
 
     def copy(key: str) -> None:
         path = folder / key
         path.parent.mkdir(parents=True, exist_ok=True)
-        body = s3.get_object(Bucket=bucket, Key=f"{prefix}/{key}" if prefix else key)["Body"].read()
+        body = s3.get_object(Bucket=bucket, Key=root + key)["Body"].read()
         path.with_suffix(".part").write_bytes(body)
         path.with_suffix(".part").rename(path)
 
@@ -88,8 +98,5 @@ def fetch(archive: str, folder: Path, first: dt.date, last: dt.date) -> None:
         for key, size in delivered(archive, first, last).items()
         if not (path := folder / key).exists() or path.stat().st_size != size
     ]
-    try:
-        with ThreadPoolExecutor(THREADS) as pool:
-            list(pool.map(copy, wanted))
-    except (BotoCoreError, ClientError) as error:
-        raise SQLMeshError(f"The archive {archive} cannot be read: {error}: check EGX_WAREHOUSE_ARCHIVE and AWS_*") from error
+    with reached(archive, "read"), ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(copy, wanted))
