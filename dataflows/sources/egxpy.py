@@ -294,7 +294,8 @@ def check_installed() -> None:
 
 
 def _command(data_url: str | None, sign_in_url: str | None) -> list[str]:
-    return [sys.executable, "-m", "dataflows.sources.egxpy_worker", data_url or "", sign_in_url or ""]
+    quiet = ["-W", "ignore::SyntaxWarning"]  # of tvDatafeed's patterns, told on 3.12 when it is first compiled
+    return [sys.executable, *quiet, "-m", "dataflows.sources.egxpy_worker", data_url or "", sign_in_url or ""]
 
 
 def _environment() -> dict[str, str]:

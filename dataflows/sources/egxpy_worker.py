@@ -13,19 +13,16 @@ import re
 import socket
 import sys
 import time
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-warnings.filterwarnings("ignore", category=SyntaxWarning)  # of tvDatafeed's patterns, told when it is first compiled
+import egxpy.download
+import pandas as pd
+import tvDatafeed
+import websocket
 
-import egxpy.download  # noqa: E402
-import pandas as pd  # noqa: E402
-import tvDatafeed  # noqa: E402
-import websocket  # noqa: E402
-
-from connectors.workers import Message, serve  # noqa: E402
+from connectors.workers import Message, serve
 
 INTRADAY: Final = {
     "1 Minute": tvDatafeed.Interval.in_1_minute,

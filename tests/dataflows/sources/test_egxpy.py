@@ -26,7 +26,7 @@ from dataflows.bar import CAIRO, INTERVALS, Bar, Interval, encode
 from dataflows.calendar import MINUTES
 from dataflows.settings import ROOT, SYMBOLS, Settings, SettingsError, load
 from dataflows.sources import SourceError, egxpy
-from dataflows.sources.egxpy import NoBars, TradingView
+from dataflows.sources.egxpy import NoBars, TradingView, _command
 from dataflows.symbols import ended
 from tests.dataflows.jobs import Folder, minute_bars, record_row, row
 from tests.fake_tradingview import CODES, FakeSignIn, FakeTradingView, walk
@@ -606,8 +606,9 @@ def test_another_egxpy_ends_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "egxpy" / "__init__.py").touch()
     (tmp_path / "egxpy" / "download.py").write_text("def get_OHLCV_data(symbol, exchange, interval, n_bars): ...\n")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
-    command = [sys.executable, "-m", "dataflows.sources.egxpy_worker", "", ""]
-    done = subprocess.run(command, env=environment, input="", capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        _command(None, None), env=environment, input="", capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.returncode == 1
     assert done.stderr == "egx: the egxpy that is installed is not the one this was made for: run `just egxpy`\n"
 
