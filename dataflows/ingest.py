@@ -5,6 +5,7 @@ python -m bytewax.run dataflows.ingest
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,9 +16,11 @@ from connectors import kafka
 from connectors.kafka import KafkaSink, Record
 from connectors.polling import Poll, PollingSource
 from dataflows import process, sources
-from dataflows.bar import Bar, encode
+from dataflows.bar import Bar, encode_all
 from dataflows.process import Run
 from dataflows.published import Published
+
+AHEAD_FROM = 1000  # records; a backlog comes in larger batches, what is new of a poll seldom does
 
 
 def ingest(flow: Dataflow, run: Run, poll: Poll[Bar] | None = None, *, again: bool = False) -> None:
@@ -43,7 +46,7 @@ def changes(run: Run, published: Published, batch: Sequence[Bar], *, again: bool
 
 def to_records(bars: Sequence[Bar]) -> list[Record]:
     """The bars as messages, keyed by symbol: a symbol's bars stay in order."""
-    return [Record(bar.symbol.encode(), encode(bar)) for bar in bars]
+    return [Record(bar.symbol.encode(), value) for bar, value in zip(bars, encode_all(bars), strict=True)]
 
 
 def source(run: Run, poll: Poll[Bar] | None = None) -> PollingSource[Bar]:
@@ -95,6 +98,7 @@ def kafka_sink(run: Run, published: Published) -> KafkaSink:
         run.settings.kafka.topic,
         stop=run.stop,
         retry_seconds=run.settings.retry_seconds,
+        ahead_from=AHEAD_FROM if run.alone else math.inf,
         on_written=written,
     )
     guarded: KafkaSink = run.guard(run.metrics.sink("ingest", sink))
