@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
+import msgspec
 import urllib3
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from isal import igzip
@@ -27,7 +28,7 @@ _ESCAPE_TEXT = str.maketrans({'"': r"\"", "\\": r"\\"})
 _ESCAPE_TAG = str.maketrans({",": r"\,", "=": r"\=", " ": r"\ "})
 
 
-class Point(NamedTuple):
+class Point(msgspec.Struct, frozen=True, gc=False):
     """One point: its series (measurement and tags) and its fields as line protocol, its time, and where it came from.
 
     :arg time: microseconds since 1970, UTC.
@@ -313,7 +314,7 @@ class _ServerPartition(StatefulSinkPartition[Sequence[Point], None]):
 
 def lines(points: Sequence[Point]) -> bytes:
     """The points as line protocol."""
-    return b"\n".join([b"%b %b %d" % point[:3] for point in points])
+    return b"\n".join([b"%b %b %d" % (point.series, point.fields, point.time) for point in points])
 
 
 class InfluxDBSink(FixedPartitionedSink[Sequence[Point], None]):

@@ -320,16 +320,7 @@ class _ReaderPartition(StatefulSourcePartition[tuple[str, Chunk], None]):
         self._empty = not messages
         chunks = []
         for partition, run in groupby(messages, methodcaller("partition")):
-            good = []
-            for message in run:
-                if (error := message.error()) is None:
-                    good.append(message)
-                    self._next[partition] = (message.offset() or 0) + 1
-                elif error.code() == KafkaError._PARTITION_EOF:
-                    self._next[partition] = message.offset() or 0  # past what is no message, such as a transaction's mark
-                    self._failing_since.pop(partition, None)
-                else:
-                    self._raise_for(error, partition)
+            good = self._good(partition, [*run])
             if good:
                 self._failing_since.pop(partition, None)
                 chunks.append((self._key, Chunk(self._source.topic, partition, good)))
@@ -342,6 +333,21 @@ class _ReaderPartition(StatefulSourcePartition[tuple[str, Chunk], None]):
             self._tell_at = time.monotonic() + 1
             self._source.reader.read(self._source.group, self._next, self._lags())
         return chunks
+
+    def _good(self, partition: int, run: list[Message]) -> list[Message]:
+        """What of a partition's messages is none of librdkafka's own, which tell of errors and ends."""
+        if any(map(Message.error, run)):
+            for message in run:
+                if (error := message.error()) is None:
+                    self._next[partition] = (message.offset() or 0) + 1
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    self._next[partition] = message.offset() or 0  # past what is no message, such as a transaction's mark
+                    self._failing_since.pop(partition, None)
+                else:
+                    self._raise_for(error, partition)
+            return [message for message in run if message.error() is None]
+        self._next[partition] = (run[-1].offset() or 0) + 1
+        return run
 
     def _reached_the_end(self) -> bool:
         ends = self._source.until()

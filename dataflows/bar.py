@@ -84,11 +84,6 @@ def encode(bar: Bar) -> bytes:
     return _encoder.encode(bar)
 
 
-def encode_all(bars: Sequence[Bar]) -> list[bytes]:
-    """`encode` of each bar, in half the time."""
-    return _encoder.encode_lines(bars).split(b"\n")[:-1]
-
-
 def decode(value: bytes, now: dt.datetime) -> Bar | Rejected:
     """The bar in a message, or why there is none; never an exception, whatever the bytes.
 

@@ -16,7 +16,7 @@ from connectors import kafka
 from connectors.kafka import KafkaSink, Record
 from connectors.polling import Poll, PollingSource
 from dataflows import process, sources
-from dataflows.bar import Bar, encode_all
+from dataflows.bar import Bar, encode
 from dataflows.process import Run
 from dataflows.published import Published
 
@@ -46,7 +46,7 @@ def changes(run: Run, published: Published, batch: Sequence[Bar], *, again: bool
 
 def to_records(bars: Sequence[Bar]) -> list[Record]:
     """The bars as messages, keyed by symbol: a symbol's bars stay in order."""
-    return [Record(bar.symbol.encode(), value) for bar, value in zip(bars, encode_all(bars), strict=True)]
+    return [Record(bar.symbol.encode(), encode(bar)) for bar in bars]
 
 
 def source(run: Run, poll: Poll[Bar] | None = None) -> PollingSource[Bar]:
