@@ -263,6 +263,7 @@ class _ReaderPartition(StatefulSourcePartition[tuple[str, Chunk], None]):
             {
                 "queued.max.messages.kbytes": 16_384,
                 "fetch.wait.max.ms": 100,
+                "fetch.queue.backoff.ms": 10,  # the default is a second without reading whenever the queue was full
                 **source.client,
                 "group.id": source.group,
                 "enable.auto.commit": False,
