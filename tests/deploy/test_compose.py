@@ -141,7 +141,7 @@ def test_the_example_names_every_variable_and_holds_no_secret() -> None:
     optional = {"EGX_VERSION", "GRAFANA_PLUGINS"}
     assert {name for name in used - optional if name not in text} == set()
     set_there = {name: value for name, value in EXAMPLE.items() if value}
-    assert set_there == {"EGX_PROFILE": "local", "EGX_SOURCE": "egxpy", "COMPOSE_PROFILES": ",kafka"}
+    assert set_there == {"EGX_PROFILE": "local", "EGX_SOURCE": "egxpy", "COMPOSE_PROFILES": ",kafka", "ALERTS_BY": "email"}
     ignored = (compose.ROOT / ".gitignore").read_text().splitlines()
     assert ".env" in ignored
 
