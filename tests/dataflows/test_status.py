@@ -19,7 +19,7 @@ from dataflows.calendar import egx, expected_session
 from dataflows.gold import Check, Schedule
 from dataflows.reports import LEGS, Figures, Report, is_alive, newest_by_leg, span, write_report
 from dataflows.settings import Live, Metrics, Settings
-from dataflows.status import Status, attention
+from dataflows.status import Fresh, Status, attention
 from tests.dataflows.bars import message
 from tests.dataflows.jobs import Folder
 from tests.servers.fixtures import InfluxdbServer, KafkaServer
@@ -85,6 +85,14 @@ def test_a_warehouse_run_that_failed_or_did_not_take_place_needs_a_look() -> Non
     ]
     (said,) = looked_at(report("live"), schedule=Schedule(NOW - dt.timedelta(hours=31), NOW, 5.0, True))
     assert said.startswith("the warehouse run of 2025-12-08 05:00 UTC has not taken place")
+
+
+def test_a_store_that_lacks_the_expected_session_is_named_with_the_symbols() -> None:
+    fresh = [Fresh("COMI"), Fresh("ETEL", behind=("archive",)), Fresh("SWDY", behind=("live", "archive"))]
+    assert list(attention(Status(NOW, NOW.date(), [report("live")], {}, 0, fresh, [], None, []))) == [
+        "the live store has no bar of 2025-12-09 of SWDY",
+        "the archive has no bar of 2025-12-09 of ETEL, SWDY",
+    ]
 
 
 def test_a_leg_s_newest_report_counts_whichever_process_wrote_it() -> None:
@@ -157,7 +165,8 @@ def test_after_a_run_of_the_main_job_it_says_what_was_done_and_that_all_is_well(
     assert found["reports"][0]["figures"]["live"]["written"] == job.counts["live"]
     assert found["lag"] == {"live": 0, "archive": 0}
     assert [fresh["symbol"] for fresh in found["fresh"]] == sorted(fresh["symbol"] for fresh in found["fresh"])
-    assert all(fresh["live"] and fresh["ingested_at"] for fresh in found["fresh"])
+    assert all(fresh["live"] == fresh["archive"] and fresh["ingested_at"] for fresh in found["fresh"])
+    assert all(fresh["live"] and fresh["kafka"] is None for fresh in found["fresh"])
 
 
 def test_where_nothing_ever_ran_it_says_so_and_ends_with_1(tmp_path: Path) -> None:
@@ -180,8 +189,9 @@ def test_symbols_without_a_bar_of_the_expected_session_are_named(tmp_path: Path)
     assert folder.run("main").process.returncode == 0
     code, text, _ = run_status(folder)
     assert code == 1
-    named = next(line for line in text.splitlines() if "the live store has no bar of" in line)
-    assert named.endswith("of COMI"), "ESRS is delisted: no bar of it is missed"
+    for store in ("live store", "archive"):
+        named = next(line for line in text.splitlines() if f"the {store} has no bar of" in line)
+        assert named.endswith("of COMI"), "ESRS is delisted: no bar of it is missed"
 
 
 def test_health_checks_see_a_leg_run_fail_and_never_start(tmp_path: Path) -> None:
@@ -232,6 +242,7 @@ def test_with_real_servers_lag_dead_letters_and_freshness_are_theirs(
     found = json.loads(text)
     assert found["lag"] == {"live": 0, "archive": 3}, "the archive leg never ran: the broker knows"
     assert found["dead_letters"] == 2
-    newest = {fresh["symbol"]: fresh["live"] for fresh in found["fresh"]}
-    assert newest["COMI"] == day.astimezone(CAIRO).date().isoformat()
-    assert newest["SWDY"] is None
+    stores = {fresh["symbol"]: (fresh["kafka"], fresh["live"], fresh["archive"]) for fresh in found["fresh"]}
+    today = day.astimezone(CAIRO).date().isoformat()
+    assert stores["COMI"] == (today, today, None)
+    assert stores["SWDY"] == (None, None, None)
