@@ -29,6 +29,7 @@ from dataflows.live import MEASUREMENT
 from dataflows.reports import Figures, Report, is_alive, newest_by_leg, read_reports, span
 from dataflows.settings import EMBEDDED, Settings, SettingsError, load
 from dataflows.summary import listed
+from dataflows.symbols import trades_as
 
 LAG_LIMIT = 10_000  # messages that a leg may be behind
 NEWEST_MESSAGES = 500  # of each partition that are looked at
@@ -103,7 +104,7 @@ def freshness(settings: Settings, expected: dt.date, kafka_days: dict[str, dt.da
 
     def fresh(symbol: str) -> Fresh:
         day, ingested_at = live.get(symbol, (None, None))
-        found = Fresh(symbol, kafka_days.get(symbol), day, archive.get(symbol), gold.get(symbol), ingested_at)
+        found = Fresh(symbol, kafka_days.get(symbol), day, archive.get(symbol), gold.get(trades_as(symbol)), ingested_at)
         if symbol not in ceased and settings.source.kind != "simulated":
             days = {"live": found.live, "archive": found.archive}
             found.behind = tuple(name for name, day in days.items() if day is None or day < expected)

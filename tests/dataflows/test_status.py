@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from connectors.kafka import Record, Topic, Writer, ensure_topics
-from dataflows import alive
+from dataflows import alive, status
 from dataflows.bar import CAIRO
 from dataflows.calendar import egx, expected_session
 from dataflows.gold import Check, Schedule
 from dataflows.reports import LEGS, Figures, Report, is_alive, newest_by_leg, span, write_report
-from dataflows.settings import Live, Metrics, Settings
+from dataflows.settings import Archive, Live, Metrics, Settings, Source
 from dataflows.status import Fresh, Status, attention
 from tests.dataflows.bars import message
 from tests.dataflows.jobs import Folder
@@ -139,6 +139,16 @@ def test_what_must_be_there_goes_by_the_calendar(time: str, expected: str) -> No
 )
 def test_spans_are_for_people(seconds: float, said: str) -> None:
     assert span(seconds) == said
+
+
+def test_gold_has_a_renamed_company_under_its_new_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(status, "newest_days", lambda: {"VLMR": NOW.date(), "COMI": NOW.date()})
+    settings = Settings.model_construct(
+        source=Source(symbols=("COMI", "EKHO", "ETEL")), live=Live(sqlite=tmp_path / "none"), archive=Archive(url=str(tmp_path))
+    )
+    Settings.file = tmp_path / "config.yaml"
+    found = status.freshness(settings, NOW.date(), {}, NOW)
+    assert [fresh.gold for fresh in found] == [NOW.date(), NOW.date(), None]
 
 
 def run_status(folder: Folder, *arguments: str, module: str = "status", **variables: str) -> tuple[int, str, str]:

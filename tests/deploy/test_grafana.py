@@ -244,7 +244,16 @@ def suits(panel: dict[str, Any], found: list[dict[str, Any]]) -> None:
             assert len(found[0]) > 1
 
 
-@pytest.mark.parametrize("title", panels("egx-live"))
+@pytest.mark.parametrize(("movers", "count"), [("Top gainers", "Rising"), ("Top losers", "Falling")])
+def test_the_movers_are_those_that_are_counted(session: Filled, movers: str, count: str) -> None:
+    (counted,) = session.flux(query_of("egx-live", count))
+    found = session.flux(query_of("egx-live", movers))
+    assert len(found) == min(5, counted["_value"])  # none on a day on which all rise, or fall
+    if found:
+        suits(panel_of("egx-live", movers), found)
+
+
+@pytest.mark.parametrize("title", [title for title in panels("egx-live") if not title.startswith("Top ")])
 def test_a_query_of_egx_live_gives_what_its_panel_draws(session: Filled, title: str) -> None:
     panel = panels("egx-live")[title]
     suits(panel, session.flux(panel["targets"][0]["query"]))
