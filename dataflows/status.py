@@ -250,7 +250,7 @@ def show(found: Status, console: Console) -> None:
     if found.quality:
         console.print("\nData quality (warehouse):")
         for check in found.quality:
-            console.print(f"  {check.name}: {check.ok:,} ok, {check.warn:,} to look at")
+            console.print(f"  {check.title}: {check.ok:,} ok, {check.warn:,} to look at")
     console.print()
     for line in found.attention:
         console.print(f"[red]![/] {line}", highlight=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -16,12 +17,12 @@ from connectors.kafka import Record, Topic, Writer, ensure_topics
 from dataflows import alive, status
 from dataflows.bar import CAIRO
 from dataflows.calendar import egx, expected_session
-from dataflows.gold import Check, Schedule
+from dataflows.gold import TITLES, Check, Schedule
 from dataflows.reports import LEGS, Figures, Report, is_alive, newest_by_leg, span, write_report
 from dataflows.settings import Archive, Live, Metrics, Settings, Source
 from dataflows.status import Fresh, Status, attention
 from tests.dataflows.bars import message
-from tests.dataflows.jobs import Folder
+from tests.dataflows.jobs import ROOT, Folder
 from tests.servers.fixtures import InfluxdbServer, KafkaServer
 from tests.servers.legs import run_to_the_end
 
@@ -75,6 +76,13 @@ def test_what_was_rejected_needs_a_look_where_no_dead_letters_outlive_the_proces
 def test_the_newest_day_s_doubts_need_a_look_and_older_ones_do_not() -> None:
     said = looked_at(report("live"), quality=[Check("bars", 900, 32, 2), Check("anomaly", 0, 5, 0)])
     assert said == ["data quality: 2 of the newest day's bars to look at, in gold.vw_gold_data_quality"]
+
+
+def test_every_check_of_the_warehouse_has_a_title() -> None:
+    model = (ROOT / "warehouse/models/gold/vw_gold_data_quality.sql").read_text()
+    (names,) = re.findall(r"check_name = '([^']+)'", model)
+    assert set(names.split(", ")) == set(TITLES)
+    assert set(re.findall(r"'(\w+)' AS check_name", model)) <= set(TITLES)
 
 
 def test_a_warehouse_run_that_failed_or_did_not_take_place_needs_a_look() -> None:
