@@ -65,9 +65,9 @@ page *args: setup
 schedule *args: setup
     {{py}} -m warehouse.schedule {{args}}
 
-# Write Grafana's dashboards and alerts anew after a change of deploy/grafana/dashboards.py
+# Write Grafana's dashboards and alerts anew after a change of deploy/grafana/definitions
 dashboards: setup
-    {{py}} deploy/grafana/dashboards.py
+    {{py}} -m deploy.grafana.definitions
 
 # Take the pictures of docs/images anew (needs chromium and chromium-driver)
 screenshots: setup

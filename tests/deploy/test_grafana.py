@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
-import importlib.util
 import json
 import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import duckdb
@@ -20,6 +18,7 @@ import sqlglot
 import yaml
 
 from connectors.influxdb import Server, fields, series
+from deploy.grafana.definitions import __main__ as definitions
 from page.stores import companies
 from tests.dataflows.jobs import ROOT, Folder
 from tests.deploy import compose
@@ -32,15 +31,6 @@ SYMBOLS = ["COMI", "ETEL", "SWDY", "PHDC", "ORAS", "EKHO"]
 LEGS = {"ingest", "live", "archive"}
 VARIABLES = {"exchange": "EGX", "interval": "Daily", "symbol": "COMI", "symbols": "|".join(SYMBOLS)}
 TRADED = {"COMI", "ETEL", "SWDY", "PHDC", "ORAS", "VLMR"}  # as gold names them: EKHO trades as VLMR
-
-
-def maker() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("dashboards", GRAFANA / "dashboards.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def dashboard(name: str) -> dict[str, Any]:
@@ -105,7 +95,7 @@ def session(influxdb: InfluxdbServer, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def test_the_files_are_as_the_script_makes_them() -> None:
-    for path, text in maker().files().items():
+    for path, text in definitions.files().items():
         assert path.read_text() == text, f"{path}: run `just dashboards`"
 
 
