@@ -51,7 +51,7 @@ def market(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[Warehouse]:
     deliver(archive, [naive, daily("TMGH", DAYS[0], 50, high=40)], 700, date=str(LAST))
     deliver(archive, [daily("COMI", DAYS[1], 99, f"{LAST}T13:30:00Z")], 800)  # a correction
     warehouse = Warehouse(archive, root / "warehouse").open()
-    warehouse.plan()
+    warehouse.plan(execution_time=dt.datetime.combine(LAST, dt.time(18)))
     yield warehouse
     warehouse.close()
 
@@ -95,7 +95,7 @@ def test_a_new_field_is_kept_and_a_missing_one_is_null_and_counted(market: Wareh
     counted = market.rows(
         "SELECT symbol, received, detail FROM gold.vw_gold_data_quality WHERE check_name = 'missing_field' AND symbol = 'TMGH'"
     )
-    assert counted == [("TMGH", 1, "bars without volume ingestion_timestamp ")]
+    assert counted == [("TMGH", 1, "bars without volume ingestion_timestamp source is_final ")]
 
 
 def test_a_bar_that_contradicts_itself_is_kept_and_said(market: Warehouse) -> None:
