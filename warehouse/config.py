@@ -15,10 +15,10 @@ sqlmesh plan` see the same archive and the same tables. Choices come from the en
 """
 
 import os
-from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import locations
+import publishing
 from sqlmesh.core.config import (
     Config,
     DuckDBConnectionConfig,
@@ -31,7 +31,7 @@ from sqlmesh.core.config.connection import ConnectionConfig, PostgresConnectionC
 warehouse = locations.warehouse()
 if locations.archive().startswith("s3://"):
     import s3_copy  # noqa: F401 - now, for macros: when they run, this folder is no longer on the path
-Path(warehouse, "gold").mkdir(parents=True, exist_ok=True)
+publishing.folder().mkdir(parents=True, exist_ok=True)
 
 
 def duckdb_connection() -> ConnectionConfig:
@@ -114,6 +114,7 @@ config = Config(
         allow_partials=True,
     ),
     after_all=["@PUBLISH(gold)"],
+    notification_targets=[publishing.Publication()],
     linter=LinterConfig(
         enabled=True,
         rules={

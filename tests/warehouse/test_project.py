@@ -12,7 +12,8 @@ from pathlib import Path
 import duckdb
 import pytest
 from archives import bar, daily, deliver, trading_days
-from conftest import PROJECT
+from conftest import PROJECT, Warehouse
+from sqlmesh.utils.errors import PlanError
 
 SQLMESH = [str(Path(sys.executable).parent / "sqlmesh"), "-p", "warehouse"]
 
@@ -33,7 +34,7 @@ def test_format_lint_and_unit_tests_are_content(make_warehouse) -> None:
     assert context.lint_models() == []
     results = context.test()
     assert results.wasSuccessful()
-    assert results.testsRun >= 15
+    assert results.testsRun >= 19
 
 
 def test_the_rule_against_json_path_casts_finds_them(make_warehouse) -> None:
@@ -107,20 +108,59 @@ def test_nothing_published_says_what_to_run(environment: dict[str, str]) -> None
     assert "sqlmesh -p warehouse plan" in ran.stderr
 
 
-def test_a_blocking_audit_leaves_prod_as_it_was(make_warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The facts that block cannot be broken by an archive, so the table is broken by hand under a second environment."""
+def physical(warehouse: Warehouse, model: str) -> str:
+    """The table in which a model's rows are."""
+    ((name,),) = warehouse.rows(
+        "SELECT 'EGX_DW.' || table_schema || '.' || table_name FROM information_schema.tables "
+        f"WHERE table_name SIMILAR TO '{model.replace('.', '__').upper()}__[0-9]+' AND table_type = 'BASE TABLE'"
+    )
+    return name
+
+
+def test_a_blocking_audit_that_fails_keeps_gold_and_what_is_published_as_they_were(make_warehouse) -> None:
+    """The facts that block cannot be broken by an archive, so the tables are broken by hand."""
     warehouse = make_warehouse()
-    deliver(warehouse.archive, [daily("COMI", "2026-09-06", 80)])
+    deliver(
+        warehouse.archive,
+        [daily("COMI", "2026-09-06", 80), bar("COMI", "2026-09-06T08:00:00Z", 80, "2026-09-06T08:01:00Z", "1 Minute")],
+    )
     warehouse.plan()
-    ((table,),) = warehouse.rows(
-        "SELECT table_schema || '.' || table_name FROM information_schema.tables WHERE table_name LIKE 'SILVER__STOCK_PRICES_STREAMED__%' "
-        "AND table_type = 'BASE TABLE' AND table_name NOT LIKE '%dev' AND table_name NOT LIKE '%temp'"
-    )
-    warehouse.context.engine_adapter.execute(
-        f'UPDATE EGX_DW."{table.split(".")[0]}"."{table.split(".")[1]}" SET close_price = -1'
-    )
+    execute = warehouse.context.engine_adapter.execute
+
+    def published() -> dict[str, tuple[int, bytes]]:
+        files = (warehouse.folder / "gold").glob("*.parquet")
+        return {file.name: (file.stat().st_mtime_ns, file.read_bytes()) for file in files}
+
+    gold, files = warehouse.table("gold.fct_stock_daily_prices"), published()
+    assert len(gold) == 1
+    assert len(files) == 11
+    streamed = physical(warehouse, "silver.stock_prices_streamed")
+    execute(f"UPDATE {streamed} SET close_price = -1 WHERE bar_interval = 'Daily'")
     assert not warehouse.run()
-    assert not warehouse.context.audit(start="2020-01-01", end="2026-12-31")
+    assert warehouse.table("gold.fct_stock_daily_prices") == gold
+    assert published() == files
+    with pytest.raises(PlanError):
+        warehouse.plan(restate_models=["silver.stock_prices_cleaned"])
+    assert published() == files
+
+    execute(f"UPDATE {streamed} SET close_price = 80, volume = 77 WHERE bar_interval = 'Daily'")
+    assert warehouse.run()
+    assert warehouse.rows("SELECT volume FROM gold.fct_stock_daily_prices") == [(77,)]
+    assert published().keys() == files.keys()
+    assert all(published()[name][0] > files[name][0] for name in files)
+    # gold's own facts block too: prices over 0, no bar of the future
+    for model, wrong in (
+        ("gold.fct_stock_daily_prices", "low_price = 0"),
+        ("gold.fct_stock_daily_prices", "trade_date = '2026-09-09'"),
+        ("gold.fct_stock_intraday_prices", "low_price = 0"),
+        ("gold.fct_stock_intraday_prices", "bar_time = '2026-09-08'"),
+    ):
+        table = physical(warehouse, model)
+        execute("BEGIN")
+        assert warehouse.context.audit(start="2026-09-01", end="2026-09-30", models=iter([model]))
+        execute(f"UPDATE {table} SET {wrong}")
+        assert not warehouse.context.audit(start="2026-09-01", end="2026-09-30", models=iter([model])), (model, wrong)
+        execute("ROLLBACK")
 
 
 def test_dev_shows_a_change_before_prod_has_it(make_warehouse, tmp_path: Path) -> None:

@@ -1,5 +1,8 @@
 AUDIT (
-  name bars_are_possible
+  name bars_are_possible,
+  defaults (
+    time = bar_time
+  )
 );
 
 /* a fact that cannot be: blocks */
@@ -12,4 +15,4 @@ WHERE
   OR low_price <= 0
   OR close_price <= 0
   OR volume < 0
-  OR bar_time > DATEADD(DAY, 1, ingested_at)
+  OR @time > DATEADD(DAY, 1, ingested_at)

@@ -8,16 +8,14 @@ from sqlmesh import macro
 
 @macro()
 def publish(evaluator, schema: exp.Expression):
-    """after_all: @PUBLISH(gold) copies the promoted views of a schema to Parquet beside the DuckDB file.
+    """after_all: @PUBLISH(gold) copies the promoted views of a schema to Parquet files in the staging folder (publishing.py).
 
-    Only on DuckDB and only for prod; of intraday bars the last 31 days. DuckDB writes a temporary file and renames it:
-    a reader sees the old or the new.
+    Only on DuckDB and only for prod; of intraday bars the last 31 days.
     """
     if evaluator.gateway != "duckdb" or evaluator.locals.get("this_env") != "prod":
         return []
-    import locations  # here, because SQLMesh stores a macro's imports, and the paths must not be stored
+    import publishing  # here, because SQLMesh stores a macro's imports, and the paths must not be stored
 
-    folder = locations.warehouse() + "/gold"
     copies = []
     for view in (exp.to_table(view, dialect="duckdb") for view in evaluator.locals.get("views", [])):
         if view.db.lower() != schema.name.lower():
@@ -28,7 +26,6 @@ def publish(evaluator, schema: exp.Expression):
         if view.name.lower() == "fct_stock_intraday_prices":
             # A market's minutes are millions of rows a year, and every run would write them all.
             query += " WHERE trade_date > (SELECT MAX(trade_date) - 31 FROM GOLD.FCT_STOCK_INTRADAY_PRICES)"
-        copies.append(
-            exp.Command(this="COPY", expression=f"({query}) TO '{folder}/{view.name.lower()}.parquet' (FORMAT parquet)")
-        )
+        file = publishing.staging() / f"{view.name.lower()}.parquet"
+        copies.append(exp.Command(this="COPY", expression=f"({query}) TO '{file}' (FORMAT parquet)"))
     return copies

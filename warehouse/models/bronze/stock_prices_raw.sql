@@ -30,7 +30,11 @@ WITH parsed AS (
     TRY_PARSE_JSON(line) AS record
   FROM @ARCHIVE(@start_ds, @end_ds)
   WHERE
-    delivered_on BETWEEN @start_ds AND @end_ds AND line <> ''
+    delivered_on BETWEEN @start_ds AND @end_ds
+    AND (
+      line <> ''
+      OR source_line = 1 /* an object without a line is named, and is not taken for one that came late */
+    )
 ), fields AS (
   SELECT
     line,
@@ -83,7 +87,7 @@ SELECT
   source::VARCHAR AS source,
   TRY_CAST(is_final AS BOOLEAN)::BOOLEAN AS is_final,
   (
-    IFF(symbol IS NULL, 'symbol ', '') || IFF(exchange IS NULL, 'exchange ', '') || IFF(bar_interval IS NULL, 'interval ', '') || IFF(bar_start IS NULL, 'datetime ', '') || IFF(open IS NULL, 'open ', '') || IFF(high IS NULL, 'high ', '') || IFF(low IS NULL, 'low ', '') || IFF(close IS NULL, 'close ', '') || IFF(volume IS NULL, 'volume ', '') || IFF(ingestion_timestamp IS NULL, 'ingestion_timestamp ', '')
+    IFF(symbol IS NULL, 'symbol ', '') || IFF(exchange IS NULL, 'exchange ', '') || IFF(bar_interval IS NULL, 'interval ', '') || IFF(bar_start IS NULL, 'datetime ', '') || IFF(open IS NULL, 'open ', '') || IFF(high IS NULL, 'high ', '') || IFF(low IS NULL, 'low ', '') || IFF(close IS NULL, 'close ', '') || IFF(volume IS NULL, 'volume ', '') || IFF(ingestion_timestamp IS NULL, 'ingestion_timestamp ', '') || IFF(source IS NULL, 'source ', '') || IFF(is_final IS NULL, 'is_final ', '')
   )::VARCHAR AS missing_fields,
   CASE
     WHEN is_not_json

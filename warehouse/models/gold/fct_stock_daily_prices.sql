@@ -25,6 +25,7 @@ MODEL (
   audits (
     not_null(columns := (symbol, trade_date, close_price)),
     unique_combination_of_columns(columns := (symbol, trade_date)),
+    bars_are_possible(time := trade_date),
     jumps_are_explained
   )
 );

@@ -14,7 +14,8 @@ MODEL (
   grain (symbol, bar_interval, bar_time),
   audits (
     not_null(columns := (symbol, bar_interval, bar_time, trade_date)),
-    unique_combination_of_columns(columns := (symbol, bar_interval, bar_time))
+    unique_combination_of_columns(columns := (symbol, bar_interval, bar_time)),
+    bars_are_possible
   )
 );
 

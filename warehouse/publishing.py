@@ -1,0 +1,53 @@
+"""Gold as Parquet files for readers, who cannot open the DuckDB file beside SQLMesh: exchanged only after success.
+
+SQLMesh's after_all runs after a failed run too, and cannot tell. So @PUBLISH (macros/publish.py) writes to a staging folder,
+and a notification target, which SQLMesh tells of every success, moves the files from there to where readers look.
+"""
+
+import shutil
+import typing as t
+from pathlib import Path
+
+import locations
+from sqlmesh.core.notification_target import GenericNotificationTarget, NotificationEvent
+
+
+def folder() -> Path:
+    """Where readers find gold, a file each table and view."""
+    return Path(locations.warehouse(), "gold")
+
+
+def staging() -> Path:
+    """Where a plan or run under way writes them."""
+    return Path(locations.warehouse(), "gold.staging")
+
+
+class Publication(GenericNotificationTarget, frozen=True):
+    """Publishes what a plan or run of prod has staged, once that has succeeded."""
+
+    notify_on: frozenset[NotificationEvent] = frozenset(
+        {NotificationEvent.APPLY_START, NotificationEvent.RUN_START, NotificationEvent.APPLY_END, NotificationEvent.RUN_END}
+    )
+
+    def notify_apply_start(self, environment: str, plan_id: str, *args: t.Any, **kwargs: t.Any) -> None:
+        self.begin()
+
+    def notify_run_start(self, environment: str, *args: t.Any, **kwargs: t.Any) -> None:
+        self.begin()
+
+    def notify_apply_end(self, environment: str, plan_id: str, *args: t.Any, **kwargs: t.Any) -> None:
+        self.publish()
+
+    def notify_run_end(self, environment: str, *args: t.Any, **kwargs: t.Any) -> None:
+        self.publish()
+
+    def begin(self) -> None:
+        """What a failed run left there is no part of this one."""
+        shutil.rmtree(staging(), ignore_errors=True)
+        staging().mkdir(parents=True)
+
+    def publish(self) -> None:
+        """File by file, by renaming: a reader sees the old or the new."""
+        folder().mkdir(parents=True, exist_ok=True)
+        for file in staging().glob("*.parquet"):
+            file.replace(folder() / file.name)
