@@ -58,7 +58,7 @@ class Secret:
         return self._value
 
     def __repr__(self) -> str:
-        return f"Secret({MASK!r})"
+        return MASK
 
 
 _HOST = r"://(\[[^\s\]]+\]|[^\s/?#@:\[\]]+)(:\d+)?([/?#]|\Z)"
@@ -404,14 +404,10 @@ def _explain(path: str, kind: Any, value: Any, error: str) -> str:
 
 def masked(settings: Settings) -> dict[str, Any]:
     """The settings as plain values, secrets as asterisks."""
-    values: dict[str, Any] = msgspec.to_builtins(settings, enc_hook=_plain)
+    values: dict[str, Any] = msgspec.to_builtins(settings, enc_hook=str)
     client = values["kafka"]["client"]
     values["kafka"]["client"] = {k: MASK if _SECRET.search(k) else v for k, v in client.items()}
     return values
-
-
-def _plain(value: Any) -> str:
-    return MASK if isinstance(value, Secret) else str(value)
 
 
 if __name__ == "__main__":
