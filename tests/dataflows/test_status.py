@@ -214,7 +214,7 @@ def test_symbols_without_a_bar_of_the_expected_session_are_named(tmp_path: Path)
 
 
 def test_health_checks_see_a_leg_run_fail_and_never_start(tmp_path: Path) -> None:
-    settings = Settings.model_construct(metrics=Metrics(folder=tmp_path), live=Live())
+    settings = Settings(metrics=Metrics(folder=tmp_path), live=Live())
     Settings.file = tmp_path / "config.yaml"
     now = NOW.timestamp()
     assert alive.failing(settings, "live", now) == f"live has never reported in {tmp_path}"
