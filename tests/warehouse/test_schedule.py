@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -17,9 +18,10 @@ from hypothesis import strategies as st
 from dataflows.bar import CAIRO
 from dataflows.calendar import egx
 from dataflows.gold import Schedule
-from dataflows.settings import S3, Archive, InfluxDB, Settings
+from dataflows.settings import S3, Archive, InfluxDB, Settings, load
 from tests.dataflows.jobs import ROOT, Folder, wait_for
-from warehouse import schedule
+from warehouse import run, schedule
+from warehouse.environment import environment
 from warehouse.schedule import Runner, next_run
 
 
@@ -60,11 +62,45 @@ def settings(url: str = "data/archive/streaming/", s3: S3 | None = None) -> Sett
     return Settings.model_construct(archive=Archive(url=url, s3=s3 or S3()), influxdb=InfluxDB())
 
 
-def test_the_warehouse_gets_the_archive_that_the_stream_writes() -> None:
-    assert schedule.environment(settings())["EGX_WAREHOUSE_ARCHIVE"] == "/somewhere/data/archive"
-    found = schedule.environment(settings("s3://bucket/streaming/", S3(endpoint_url="http://s3:7070", region="eu-south-1")))
+def test_the_warehouse_gets_the_archive_that_the_stream_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EGX_WAREHOUSE_ARCHIVE", raising=False)
+    assert environment(settings())["EGX_WAREHOUSE_ARCHIVE"] == "/somewhere/data/archive"
+    found = environment(settings("s3://bucket/streaming/", S3(endpoint_url="http://s3:7070", region="eu-south-1")))
     assert found["EGX_WAREHOUSE_ARCHIVE"] == "s3://bucket"
     assert (found["AWS_ENDPOINT_URL_S3"], found["AWS_REGION"]) == ("http://s3:7070", "eu-south-1")
+    monkeypatch.setenv("EGX_WAREHOUSE_ARCHIVE", "/elsewhere")
+    assert environment(settings())["EGX_WAREHOUSE_ARCHIVE"] == "/elsewhere"
+
+
+def test_a_run_and_a_plan_by_hand_read_the_archive_of_config_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    variables = Folder(tmp_path, archive={"url": "bars/streaming/"}).environment(EGX_WAREHOUSE_ARCHIVE="")
+    show = "import os; print(os.environ['EGX_WAREHOUSE_ARCHIVE'])"
+    command = [sys.executable, "-m", "warehouse.environment", sys.executable, "-c", show]
+    shown = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=60)
+    assert shown.stdout.strip() == str(tmp_path / "bars"), shown.stderr
+    (plan,) = [line for line in (ROOT / "justfile").read_text().splitlines() if "sqlmesh -p warehouse plan" in line]
+    assert plan.strip().startswith("{{py}} -m warehouse.environment {{venv}}/bin/sqlmesh")
+
+    read = []
+    for name in ("EGX_CONFIG", "EGX_WAREHOUSE_ARCHIVE"):
+        monkeypatch.setenv(name, variables[name])
+
+    class Reading:
+        def __init__(self, **_: object) -> None:
+            read.append(os.environ["EGX_WAREHOUSE_ARCHIVE"])
+
+        def close(self) -> None: ...
+
+    monkeypatch.setattr(run, "Context", Reading)
+    monkeypatch.setattr(run, "run", lambda *_: True)
+    monkeypatch.setattr(run, "configure_console", lambda **_: None)
+    monkeypatch.setattr(sys, "argv", ["run"])
+    load.cache_clear()
+    try:
+        assert run.main() == 0
+    finally:
+        load.cache_clear()
+    assert read == [str(tmp_path / "bars")]
 
 
 def runs(place: Path, fail: int) -> tuple[Schedule, int]:
@@ -106,16 +142,16 @@ def test_started_it_brings_gold_up_to_date_at_once_and_ends_cleanly_when_asked(t
     folder = Folder(tmp_path, source={"symbols": ["COMI"], "simulated": {"speed": 0, "history_sessions": 5, "minutes": 5}})
     assert folder.run("main").process.returncode == 0
     warehouse = tmp_path / "warehouse"
-    environment = folder.environment(EGX_WAREHOUSE=str(warehouse))
+    variables = folder.environment(EGX_WAREHOUSE=str(warehouse))
     process = subprocess.Popen(
-        [sys.executable, "-m", "warehouse.schedule"], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "warehouse.schedule"], cwd=ROOT, env=variables, stderr=subprocess.PIPE, text=True
     )
     try:
         state = warehouse / "schedule.json"
         wait_for(lambda: state.exists() and json.loads(state.read_text())["ok"] is True, "a run", 120)
         assert (warehouse / "gold" / "vw_gold_market_snapshot.parquet").exists()
         healthy = [sys.executable, "-m", "warehouse.schedule", "--healthy"]
-        assert subprocess.run(healthy, cwd=ROOT, env=environment, check=False, timeout=60).returncode == 0
+        assert subprocess.run(healthy, cwd=ROOT, env=variables, check=False, timeout=60).returncode == 0
         process.send_signal(signal.SIGTERM)
         errors = process.communicate(timeout=30)[1]
         assert process.returncode == 0, errors
