@@ -3,6 +3,7 @@
 python := env("PYTHON", "3.11")
 venv := env("VENV", ".venv")
 py := venv / "bin/python"
+airflow := env("AIRFLOW_VENV", ".cache/airflow")
 
 export UV_PYTHON_PREFERENCE := env("UV_PYTHON_PREFERENCE", "system")
 
@@ -64,17 +65,18 @@ page *args: setup
 schedule *args: setup
     {{py}} -m warehouse.schedule {{args}}
 
-# Write Grafana's dashboards and alerts anew after a change of deploy/grafana/dashboards.py
+# Write Grafana's dashboards and alerts anew after a change of deploy/grafana/definitions
 dashboards: setup
-    {{py}} deploy/grafana/dashboards.py
+    {{py}} -m deploy.grafana.definitions
 
 # Take the pictures of docs/images anew (needs chromium and chromium-driver)
 screenshots: setup
     {{py}} -m tests.page.screenshots
 
-# Install Airflow into an environment of its own
+# Install Airflow, as deploy/airflow/requirements.lock says, into an environment of its own
 airflow-install: setup
-    @test -x .cache/airflow/bin/airflow || (uv venv --quiet --python {{python}} .cache/airflow && uv pip install --quiet --python .cache/airflow/bin/python apache-airflow==3.3.2)
+    @test -x {{airflow}}/bin/python || uv venv --quiet --python {{python}} {{airflow}}
+    @test {{airflow}}/locked -nt deploy/airflow/requirements.lock || (uv pip install --quiet --python {{airflow}}/bin/python --require-hashes -r deploy/airflow/requirements.lock && touch {{airflow}}/locked)
 
 # Test the DAGs of deploy/airflow in a real Airflow
 airflow: airflow-install
@@ -134,9 +136,10 @@ bench *args: setup
 bench-warehouse *args: setup
     {{py}} -m bench.warehouse {{args}}
 
-# Resolve the dependencies of pyproject.toml anew
+# Resolve the dependencies of pyproject.toml and of deploy/airflow anew
 lock:
     uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 --all-extras --group dev pyproject.toml -o requirements.lock
+    uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 deploy/airflow/requirements.in -o deploy/airflow/requirements.lock
 
 # List the rejected messages; `just dead-letters --replay` publishes them again after a fix
 dead-letters *args: setup

@@ -48,6 +48,9 @@ class ReadableStore(Protocol):
     def keys(self, after: str = "") -> Iterator[str]:
         """The keys greater than one, in their order. Raises TransientError and PermanentError."""
 
+    def folders(self, folder: str = "") -> list[str]:
+        """The names of what is directly below a folder and holds objects, in order. Raises TransientError and PermanentError."""
+
     def get(self, key: str) -> bytes:
         """A whole object. Raises TransientError and PermanentError."""
 
@@ -108,6 +111,10 @@ class Directory:
 
         if self._root.is_dir():
             yield from below(self._root)
+
+    def folders(self, folder: str = "") -> list[str]:
+        path = self._root / folder
+        return sorted(entry.name for entry in path.iterdir() if entry.is_dir()) if path.is_dir() else []
 
     def get(self, key: str) -> bytes:
         path = self._root / checked(key)

@@ -120,6 +120,14 @@ class Bucket:
         except (BotoCoreError, ClientError) as error:
             raise self._error("list (s3:ListBucket)", "", error) from None
 
+    def folders(self, folder: str = "") -> list[str]:
+        prefix = self._prefix + (f"{folder}/" if folder else "")
+        try:
+            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._name, Prefix=prefix, Delimiter="/")
+            return [item["Prefix"].removeprefix(prefix)[:-1] for page in pages for item in page.get("CommonPrefixes", ())]
+        except (BotoCoreError, ClientError) as error:
+            raise self._error("list (s3:ListBucket)", "", error) from None
+
     def get(self, key: str) -> bytes:
         try:
             return self._client.get_object(Bucket=self._name, Key=self._prefix + checked(key))["Body"].read()

@@ -1,10 +1,13 @@
-"""What the archive holds: the latest version of each bar, read back."""
+"""What the archive holds: the latest version of each bar, read back, and how new it is."""
 
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat, takewhile
+from typing import Final
 
 from connectors.objects import ReadableStore
 from dataflows.bar import CAIRO, Bar, Interval, decode_all
@@ -13,6 +16,9 @@ Series = tuple[str, Interval]
 """Symbol and interval."""
 Archived = dict[Series, dict[dt.datetime, Bar]]
 """Series -> a bar's start -> its latest version."""
+
+DATES: Final = 10  # of deliveries that `newest_days` looks at
+OBJECTS: Final = 8  # of a symbol and date that it reads
 
 
 def read(
@@ -40,6 +46,40 @@ def read(
                     known = versions.get(bar.datetime)
                     if known is None or _version(bar) >= _version(known):
                         versions[bar.datetime] = bar
+    return found
+
+
+def newest_days(
+    store: ReadableStore, exchange: str, symbols: Collection[str], expected: dt.date, now: dt.datetime, parallel: int = 8
+) -> dict[str, dt.date]:
+    """Symbol -> the day, in Cairo, of its newest bar; without those of which the last `DATES` deliveries have none.
+
+    Cheap however large the archive is: of a symbol the names of one folder are listed, and its newest object is read. Only where
+    that has no bar of the expected day, as after a backfill, are more objects and earlier deliveries looked at.
+    """
+    found: dict[str, dt.date] = {}
+
+    def newest_day(folder: str, enough: dt.date) -> dt.date | None:
+        newest: dt.date | None = None
+        keys = list(takewhile(lambda key: key.startswith(folder), store.keys(folder)))
+        for key in keys[: -OBJECTS - 1 : -1]:
+            for bar in decode_all(store.get(key).splitlines(), now):
+                if isinstance(bar, Bar) and bar.exchange == exchange:
+                    newest = max(bar.datetime.astimezone(CAIRO).date(), newest or dt.date.min)
+            if newest is not None and newest >= enough:
+                break
+        return newest
+
+    deliveries = [name for name in store.folders() if re.fullmatch(r"date=\d{4}-\d\d-\d\d", name)]
+    with ThreadPoolExecutor(parallel) as threads:
+        for delivery in reversed(deliveries[-DATES:]):
+            enough = min(expected, dt.date.fromisoformat(delivery.removeprefix("date=")))  # earlier ones have nothing newer
+            there = set(store.folders(delivery))
+            late = [symbol for symbol in symbols if f"symbol={symbol}" in there and found.get(symbol, dt.date.min) < enough]
+            folders = [f"{delivery}/symbol={symbol}/" for symbol in late]
+            for symbol, day in zip(late, threads.map(newest_day, folders, repeat(enough)), strict=False):
+                if day is not None:
+                    found[symbol] = max(day, found.get(symbol, day))
     return found
 
 

@@ -16,7 +16,7 @@ import datetime as dt
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,17 +48,28 @@ class Letter:
     at: dt.datetime | None = None
 
 
-def read(client: Client, topic: str) -> Iterator[Message]:
-    """The messages of a topic from its beginning to what is its end now, partition by partition; committed ones only."""
+def read(client: Client, topic: str, starts: Mapping[int, int] | None = None) -> Iterator[Message]:
+    """The messages of a topic to what is its end now, partition by partition; committed ones only.
+
+    :arg starts: partition -> the offset to begin at, or the oldest that is left; by default all there is.
+    """
     consumer = Consumer(
-        {**client, "group.id": "egx-dead-letters", "enable.auto.commit": False, "enable.partition.eof": True, "log_level": 2}
+        {
+            **client,
+            "group.id": "egx-dead-letters",
+            "auto.offset.reset": "earliest",
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+            "log_level": 2,
+        }
     )
     try:
         metadata = consumer.list_topics(topic, timeout=CONNECT_SECONDS).topics[topic]
         if metadata.error is not None:
             return  # nothing was ever rejected
         open_partitions = set(metadata.partitions)
-        consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in open_partitions])
+        begin = starts or {}
+        consumer.assign([TopicPartition(topic, n, begin.get(n, OFFSET_BEGINNING)) for n in open_partitions])
         deadline = time.monotonic() + 60
         while open_partitions:
             message = consumer.poll(1.0)

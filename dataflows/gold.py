@@ -16,6 +16,20 @@ from dataflows.settings import ROOT
 HEALTHY: Final = dt.timedelta(hours=30)  # a run is due every night
 
 
+TITLES: Final = {
+    "bars": "Bars received",
+    "freshness": "Companies up to date",
+    "anomaly": "Bars that cannot be",
+    "incomplete": "Incomplete bars",
+    "missing_field": "Bars without a field",
+    "rejected": "Rejected lines",
+    "historical_difference": "Stream and history differ",
+    "price_jump": "Unexplained price jumps",
+    "no_price_step": "Corporate actions without a price step",
+}
+"""Check -> what people call it."""
+
+
 class Check(msgspec.Struct):
     """A data-quality check: how many of its rows are well, how many somebody should look at, and those of the newest day."""
 
@@ -23,6 +37,10 @@ class Check(msgspec.Struct):
     ok: int
     warn: int
     warn_newest: int = 0
+
+    @property
+    def title(self) -> str:
+        return TITLES.get(self.name, self.name)
 
 
 class Schedule(msgspec.Struct):

@@ -20,27 +20,34 @@ from rich.table import Table
 
 from connectors import kafka
 from connectors.errors import ConnectorError
-from dataflows import dead_letters, process
-from dataflows.bar import CAIRO
+from dataflows import archived, dead_letters, process
+from dataflows.archive import store
+from dataflows.bar import CAIRO, Bar, decode_all
 from dataflows.calendar import egx, expected_session
 from dataflows.gold import Check, Schedule, newest_days, quality, read_schedule
 from dataflows.live import MEASUREMENT
 from dataflows.reports import Figures, Report, is_alive, newest_by_leg, read_reports, span
 from dataflows.settings import EMBEDDED, Settings, SettingsError, load
 from dataflows.summary import listed
+from dataflows.symbols import trades_as
 
 LAG_LIMIT = 10_000  # messages that a leg may be behind
+NEWEST_MESSAGES = 500  # of each partition that are looked at
 
 
 class Fresh(msgspec.Struct):
-    """A symbol's newest bar in the stores: the day it is of (in Cairo), and when it was ingested, where that is known."""
+    """A symbol's newest bar in each store: the day it is of (in Cairo); None where the store has none that is recent."""
 
     symbol: str
+    kafka: dt.date | None = None
+    """Among the newest messages; always None with the in-process broker."""
     live: dt.date | None = None
+    archive: dt.date | None = None
     gold: dt.date | None = None
     ingested_at: dt.datetime | None = None
-    behind: bool = False
-    """Whether the live store lacks the day that the calendar lets expect."""
+    """When the live store's was ingested, where that is known."""
+    behind: tuple[str, ...] = ()
+    """Which of `live` and `archive` lack the day that the calendar lets expect."""
 
 
 class Status(msgspec.Struct):
@@ -71,6 +78,7 @@ def status(settings: Settings, now: dt.datetime) -> Status:
     """
     reports = read_reports(settings.path(settings.metrics.folder))
     found = Status(now, expected_session(egx(), now).date, reports, {}, None, [], quality(), read_schedule(), [])
+    newest: dict[str, dt.date] = {}
     if settings.kafka.bootstrap_servers == EMBEDDED:
         found.lag = {leg: figures.lag for leg, (_, figures) in found.figures().items() if figures.lag is not None}
     else:
@@ -80,27 +88,42 @@ def status(settings: Settings, now: dt.datetime) -> Status:
             read = kafka.committed_offsets(client, getattr(settings, leg).group, settings.kafka.topic)
             found.lag[leg] = sum(max(0, end - max(read[p], 0)) for p, end in ends.items())
         found.dead_letters = len(dead_letters.open_letters(dead_letters.read(client, settings.kafka.dead_letter_topic)))
-    found.fresh = freshness(settings, found.expected)
+        newest = from_kafka(settings, {p: max(0, end - NEWEST_MESSAGES) for p, end in ends.items()}, now)
+    found.fresh = freshness(settings, found.expected, newest, now)
     found.attention = list(attention(found))
     return found
 
 
-def freshness(settings: Settings, expected: dt.date) -> list[Fresh]:
-    """Each symbol's newest bar, in the live store and in gold."""
+def freshness(settings: Settings, expected: dt.date, kafka_days: dict[str, dt.date], now: dt.datetime) -> list[Fresh]:
+    """Each symbol's newest bar in each store."""
     live = from_sqlite(settings) if settings.live.store == "sqlite" else from_influxdb(settings)
+    symbols = sorted({*settings.source.symbols, *live})
+    archive = archived.newest_days(store(settings), settings.source.exchange, symbols, expected, now, settings.archive.parallel)
     gold = newest_days()
     ceased = {symbol for symbol, is_listed in listed().items() if not is_listed}
-    simulated = settings.source.kind == "simulated"
-    return [
-        Fresh(
-            symbol,
-            day := live.get(symbol, (None, None))[0],
-            gold.get(symbol),
-            live.get(symbol, (None, None))[1],
-            behind=symbol not in ceased and not simulated and (day is None or day < expected),
-        )
-        for symbol in sorted({*settings.source.symbols, *live})
+
+    def fresh(symbol: str) -> Fresh:
+        day, ingested_at = live.get(symbol, (None, None))
+        found = Fresh(symbol, kafka_days.get(symbol), day, archive.get(symbol), gold.get(trades_as(symbol)), ingested_at)
+        if symbol not in ceased and settings.source.kind != "simulated":
+            days = {"live": found.live, "archive": found.archive}
+            found.behind = tuple(name for name, day in days.items() if day is None or day < expected)
+        return found
+
+    return [fresh(symbol) for symbol in symbols]
+
+
+def from_kafka(settings: Settings, starts: dict[int, int], now: dt.datetime) -> dict[str, dt.date]:
+    """Symbol -> the day of its newest bar in the topic, from an offset of each partition on."""
+    values = [
+        message.value() or b"" for message in dead_letters.read(process.kafka_client(settings), settings.kafka.topic, starts)
     ]
+    found: dict[str, dt.date] = {}
+    for bar in decode_all(values, now):
+        if isinstance(bar, Bar):
+            day = cairo_date(bar.datetime)
+            found[bar.symbol] = max(day, found.get(bar.symbol, day))
+    return found
 
 
 Newest = dict[str, tuple[dt.date | None, dt.datetime | None]]
@@ -161,8 +184,9 @@ def attention(found: Status) -> Sequence[str]:
     said += [f"{leg} is {lag:,} messages behind" for leg, lag in found.lag.items() if lag > LAG_LIMIT]
     if found.dead_letters:
         said.append(f"{found.dead_letters:,} open dead letters: `just dead-letters` lists them")
-    if behind := [fresh.symbol for fresh in found.fresh if fresh.behind]:
-        said.append(f"the live store has no bar of {found.expected} of {', '.join(behind)}")
+    for name, title in (("live", "live store"), ("archive", "archive")):
+        if behind := [fresh.symbol for fresh in found.fresh if name in fresh.behind]:
+            said.append(f"the {title} has no bar of {found.expected} of {', '.join(behind)}")
     said += [
         f"data quality: {check.warn_newest:,} of the newest day's {check.name} to look at, in gold.vw_gold_data_quality"
         for check in found.quality
@@ -201,14 +225,18 @@ def legs_table(found: Status) -> Table:
 
 
 def fresh_table(found: Status) -> Table:
-    title = f"Newest bar of each symbol; the live store should have {found.expected}"
+    title = f"Newest bar of each symbol; the live store and the archive should have {found.expected}"
     table = Table(title=title, title_justify="left", pad_edge=False)
-    for header in ("Symbol", "Live store", "Ingested", "Gold"):
+    for header in ("Symbol", "Kafka", "Live store", "Ingested", "Archive", "Gold"):
         table.add_column(header)
+
+    def day(fresh: Fresh, name: str) -> str:
+        text = f"{getattr(fresh, name) or 'none'}"
+        return f"[red]{text}[/]" if name in fresh.behind else text
+
     for fresh in found.fresh:
-        day = f"{fresh.live or 'none'}"
         ago = "" if fresh.ingested_at is None else f"{span((found.at - fresh.ingested_at).total_seconds())} ago"
-        table.add_row(fresh.symbol, f"[red]{day}[/]" if fresh.behind else day, ago, f"{fresh.gold or ''}")
+        table.add_row(fresh.symbol, f"{fresh.kafka or ''}", day(fresh, "live"), ago, day(fresh, "archive"), f"{fresh.gold or ''}")
     return table
 
 
@@ -222,7 +250,7 @@ def show(found: Status, console: Console) -> None:
     if found.quality:
         console.print("\nData quality (warehouse):")
         for check in found.quality:
-            console.print(f"  {check.name}: {check.ok:,} ok, {check.warn:,} to look at")
+            console.print(f"  {check.title}: {check.ok:,} ok, {check.warn:,} to look at")
     console.print()
     for line in found.attention:
         console.print(f"[red]![/] {line}", highlight=False)

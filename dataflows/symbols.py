@@ -17,6 +17,7 @@ class Ended(NamedTuple):
 
     on: dt.date
     hint: str
+    new_symbol: str | None = None
 
 
 @cache
@@ -32,13 +33,18 @@ def ended() -> dict[str, Ended]:
         for row in csv.DictReader(file):
             when = f" since {row['renamed_on']}" if row["renamed_on"] else ""
             hint = f"It trades as {row['new_symbol']}{when}: change source.symbols"
-            found[row["old_symbol"]] = Ended(_date(row["renamed_on"]), hint)
+            found[row["old_symbol"]] = Ended(_date(row["renamed_on"]), hint, row["new_symbol"])
     return found
 
 
 def traded_until(symbol: str) -> dt.date | None:
     """The first date from which on no bar is expected, None while it trades."""
     return ended()[symbol].on if symbol in ended() and ended()[symbol].on != _FOREVER else None
+
+
+def trades_as(symbol: str) -> str:
+    """The name under which it goes on, as gold has it; its own where it was not renamed."""
+    return (symbol in ended() and ended()[symbol].new_symbol) or symbol
 
 
 def _date(text: str) -> dt.date:

@@ -17,9 +17,9 @@ import streamlit as st
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # Streamlit runs this file as a script
 
+from dataflows import gold
 from dataflows.bar import CAIRO
 from dataflows.calendar import egx
-from dataflows.gold import gold_folder
 from dataflows.reports import is_alive, newest_by_leg, read_reports, span
 from dataflows.settings import Settings, SettingsError, load
 from page import stores
@@ -45,23 +45,28 @@ h1, h2, h3 { letter-spacing: -.01em; }
 .egx-tag.warn { background: #5b4300; color: #ffd873; }
 .egx-tag.good { background: #10443b; color: #7fe3cf; }
 .egx-figures { display: flex; flex-wrap: wrap; gap: .6rem; margin: .2rem 0; }
-.egx-figure { background: #182029; border-radius: .5rem; padding: .45rem .8rem; flex: 1 1 8rem; }
+.egx-figure { background: #182029; border-radius: .5rem; padding: .45rem .8rem; flex: 1 1 6.5rem; }
 .egx-figure small { display: block; color: #98a4b0; }
 .egx-figure span { font-size: 1.15rem; font-variant-numeric: tabular-nums; }
 table.egx { width: 100%; border-collapse: collapse; font-size: .88rem; }
 table.egx th { text-align: left; color: #98a4b0; font-weight: 500; border-bottom: 1px solid #2a3642; padding: .25rem .5rem; }
 table.egx td { padding: .25rem .5rem; border-bottom: 1px solid #1b2530; }
-table.egx .n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+table.egx .n { text-align: right; font-variant-numeric: tabular-nums; }
+table.egx td.n, table.egx .day { white-space: nowrap; }
 table.egx .ar { direction: rtl; text-align: right; }
 .up { color: #3fc9b4; } .down { color: #ff7b78; } .dim { color: #98a4b0; }
 .egx-breadth { display: flex; height: .7rem; border-radius: .35rem; overflow: hidden; margin: .35rem 0; background: #2a3642; }
 @media (max-width: 1100px) { table.egx .wider { display: none; } }
+@media (max-width: 760px) { .egx-figure { flex-basis: 28%; } }
 @media (max-width: 640px) {
   *:has(> .st-key-head) { order: -2; }
   *:has(> .st-key-market) { order: -1; }
   .block-container { padding: .6rem .5rem 2rem; }
   table.egx .wide { display: none; }
   table.egx th, table.egx td { padding: .25rem .3rem; }
+  .egx-figures { gap: .4rem; }
+  .egx-figure { padding: .35rem .5rem; }
+  .egx-figure small { font-size: .75rem; white-space: nowrap; }
 }
 </style>
 """
@@ -231,8 +236,8 @@ def leaders() -> None:
     st.html(html_table(columns, rows([quote for quote in by_change if (quote.change or 0) > 0][:5])))
     st.markdown("##### Losers")
     st.html(html_table(columns, rows([quote for quote in by_change[::-1] if (quote.change or 0) < 0][:5])))
-    st.markdown("##### Volume leaders")
-    # By value, for shares of a few piastres would always lead; in one currency, for there is no rate here.
+    st.markdown("##### Leaders by value")
+    # Not by volume, where shares of a few piastres would always lead; in one currency, for there is no rate here.
     in_egp = [quote for quote in market if quote.company.currency == "EGP"]
     by_value = sorted(in_egp, key=lambda quote: quote.value or 0, reverse=True)[:5]
     cells = [[f"<b>{escape(quote.symbol)}</b>", millions(quote.value), count(quote.volume)] for quote in by_value]
@@ -268,16 +273,16 @@ ORDERS: dict[str, Callable[[Quote], Any]] = {
 
 def row(quote: Quote) -> list[str]:
     """A company's cells of the market's table."""
-    foreign = "" if quote.company.currency == "EGP" else f' <span class="dim">{escape(quote.company.currency)}</span>'
+    foreign = "" if quote.company.currency == "EGP" else f'<span class="dim">{escape(quote.company.currency)}</span> '
     return [
         f"<b>{escape(quote.symbol)}</b>",
         escape(quote.company.name),
         f'<span dir="rtl" lang="ar">{escape(quote.company.name_ar)}</span>',
         *("–" if value is None else price(value) for value in (quote.open, quote.high, quote.low)),
-        price(quote.price) + foreign,
+        foreign + price(quote.price),
         f'<span class="{tone(quote.change)}">{percent(quote.change)}</span>',
         count(quote.volume),
-        millions(quote.value) + foreign,
+        foreign + millions(quote.value),
         spark(quote.closes),
         f'<span class="dim">{quote.time.astimezone(CAIRO):%Y-%m-%d}</span>',
     ]
@@ -315,33 +320,30 @@ def pipeline() -> None:
 @st.fragment(run_every=PIPELINE_EVERY)
 def quality() -> None:
     st.markdown("##### Data quality")
-    counts = "COUNT(*) FILTER (status = 'ok') AS ok, COUNT(*) FILTER (status <> 'ok') AS warn"
-    query = f"SELECT check_name, {counts} FROM view GROUP BY 1 ORDER BY warn DESC, 1"  # noqa: S608 - names of ours
-    checks = stores.gold(gold_folder(), "vw_gold_data_quality", query)
-    if checks is None:
+    checks = sorted(gold.quality(), key=lambda check: -check.warn)
+    if not checks:
         st.html('<span class="dim">The warehouse has not run yet: <code>just warehouse-run</code> fills this.</span>')
         return
     rows = [
-        [escape(row.check_name), f"{row.ok:,}", f'<span class="{"down" if row.warn else "dim"}">{row.warn:,}</span>']
-        for row in checks.itertuples()
+        [escape(check.title), f"{check.ok:,}", f'<span class="{"down" if check.warn else "dim"}">{check.warn:,}</span>']
+        for check in checks
     ]
     st.html(html_table([("Check", ""), ("ok", "n"), ("to look at", "n")], rows))
-    doubts = stores.gold(gold_folder(), "vw_gold_data_quality", DOUBTS)
+    doubts = stores.gold(gold.gold_folder(), "vw_gold_data_quality", DOUBTS)
     if doubts is not None and len(doubts):
         with st.expander("What to look at, the newest 50"):
             cells = [
                 [
                     "–" if row.trade_date is None or row.trade_date != row.trade_date else f"{row.trade_date:%Y-%m-%d}",
                     f"<b>{escape(row.symbol or '')}</b>",
-                    escape(row.check_name),
-                    escape(row.detail or ""),
-                    f"{row.received} of {row.expected}" if row.expected else "",
+                    escape(gold.TITLES.get(row.check_name, row.check_name)),
+                    escape(": ".join(filter(None, (row.detail, f"{row.received} of {row.expected}" if row.expected else None)))),
                 ]
                 for row in doubts.itertuples()
             ]
-            st.html(html_table([("Day", ""), ("Symbol", ""), ("Check", ""), ("", ""), ("Received", "n")], cells))
+            st.html(html_table([("Day", "day"), ("Symbol", ""), ("Check", ""), ("", "")], cells))
     breadth = stores.gold(
-        gold_folder(),
+        gold.gold_folder(),
         "vw_gold_market_breadth",
         "SELECT trade_date, advancers, decliners, new_highs_52w, new_lows_52w, above_ma_30d_pct"
         " FROM view ORDER BY trade_date DESC LIMIT 5",
@@ -358,7 +360,13 @@ def quality() -> None:
             ]
             for row in breadth.itertuples()
         ]
-        header = [("Day", ""), ("rising", "n"), ("falling", "n"), ("52-week highs / lows", "n"), ("above 30-day mean", "n wide")]
+        header = [
+            ("Day", "day"),
+            ("rising", "n"),
+            ("falling", "n"),
+            ("52-week highs / lows", "n"),
+            ("above 30-day mean", "n wide"),
+        ]
         st.html(html_table(header, rows))
 
 

@@ -5,10 +5,11 @@ Where these are missing such tests are left out and the summary says so in one l
 
 from __future__ import annotations
 
-import os
 import shutil
 
 import pytest
+
+from tests.ci import in_ci
 
 _left_out = pytest.StashKey[int]()
 _MISSING = "needs a browser, not there: install chromium and chromium-driver (Debian's packages)"
@@ -18,10 +19,6 @@ def _there() -> bool:
     return shutil.which("chromium") is not None and shutil.which("chromedriver") is not None
 
 
-def _required() -> bool:
-    return os.environ.get("CI", "").lower() not in ("", "0", "false")
-
-
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "browser: needs chromium and chromium-driver")
     config.stash[_left_out] = 0
@@ -29,7 +26,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if _there() or _required():
+    if _there() or in_ci():
         return
     left_out = [item for item in items if item.get_closest_marker("browser")]
     if left_out:

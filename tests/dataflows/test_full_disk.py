@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import os
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ import pytest
 
 from connectors.kafka import Record, Topic, Writer, ensure_topics
 from dataflows.bar import Bar, encode
+from tests.ci import in_ci
 from tests.servers.fixtures import KafkaServer
 from tests.servers.legs import run_to_the_end, run_until_it_fails
 
@@ -26,7 +26,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], capture_output=True, text=True, check=False
     )
     if made.returncode:
-        if os.environ.get("CI"):
+        if in_ci():
             pytest.fail(f"cannot mount a tmpfs: {made.stderr}")
         pytest.skip("only root may mount the small file system that this test fills")
     yield folder

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -13,15 +14,15 @@ from pathlib import Path
 import pytest
 
 from connectors.kafka import Record, Topic, Writer, ensure_topics
-from dataflows import alive
+from dataflows import alive, status
 from dataflows.bar import CAIRO
 from dataflows.calendar import egx, expected_session
-from dataflows.gold import Check, Schedule
+from dataflows.gold import TITLES, Check, Schedule
 from dataflows.reports import LEGS, Figures, Report, is_alive, newest_by_leg, span, write_report
-from dataflows.settings import Live, Metrics, Settings
-from dataflows.status import Status, attention
+from dataflows.settings import Archive, Live, Metrics, Settings, Source
+from dataflows.status import Fresh, Status, attention
 from tests.dataflows.bars import message
-from tests.dataflows.jobs import Folder
+from tests.dataflows.jobs import ROOT, Folder
 from tests.servers.fixtures import InfluxdbServer, KafkaServer
 from tests.servers.legs import run_to_the_end
 
@@ -77,6 +78,13 @@ def test_the_newest_day_s_doubts_need_a_look_and_older_ones_do_not() -> None:
     assert said == ["data quality: 2 of the newest day's bars to look at, in gold.vw_gold_data_quality"]
 
 
+def test_every_check_of_the_warehouse_has_a_title() -> None:
+    model = (ROOT / "warehouse/models/gold/vw_gold_data_quality.sql").read_text()
+    (names,) = re.findall(r"check_name = '([^']+)'", model)
+    assert set(names.split(", ")) == set(TITLES)
+    assert set(re.findall(r"'(\w+)' AS check_name", model)) <= set(TITLES)
+
+
 def test_a_warehouse_run_that_failed_or_did_not_take_place_needs_a_look() -> None:
     soon = NOW + dt.timedelta(hours=1)
     assert looked_at(report("live"), schedule=Schedule(soon, NOW, 5.0, True)) == []
@@ -85,6 +93,14 @@ def test_a_warehouse_run_that_failed_or_did_not_take_place_needs_a_look() -> Non
     ]
     (said,) = looked_at(report("live"), schedule=Schedule(NOW - dt.timedelta(hours=31), NOW, 5.0, True))
     assert said.startswith("the warehouse run of 2025-12-08 05:00 UTC has not taken place")
+
+
+def test_a_store_that_lacks_the_expected_session_is_named_with_the_symbols() -> None:
+    fresh = [Fresh("COMI"), Fresh("ETEL", behind=("archive",)), Fresh("SWDY", behind=("live", "archive"))]
+    assert list(attention(Status(NOW, NOW.date(), [report("live")], {}, 0, fresh, [], None, []))) == [
+        "the live store has no bar of 2025-12-09 of SWDY",
+        "the archive has no bar of 2025-12-09 of ETEL, SWDY",
+    ]
 
 
 def test_a_leg_s_newest_report_counts_whichever_process_wrote_it() -> None:
@@ -133,6 +149,16 @@ def test_spans_are_for_people(seconds: float, said: str) -> None:
     assert span(seconds) == said
 
 
+def test_gold_has_a_renamed_company_under_its_new_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(status, "newest_days", lambda: {"VLMR": NOW.date(), "COMI": NOW.date()})
+    settings = Settings.model_construct(
+        source=Source(symbols=("COMI", "EKHO", "ETEL")), live=Live(sqlite=tmp_path / "none"), archive=Archive(url=str(tmp_path))
+    )
+    Settings.file = tmp_path / "config.yaml"
+    found = status.freshness(settings, NOW.date(), {}, NOW)
+    assert [fresh.gold for fresh in found] == [NOW.date(), NOW.date(), None]
+
+
 def run_status(folder: Folder, *arguments: str, module: str = "status", **variables: str) -> tuple[int, str, str]:
     done = subprocess.run(
         [sys.executable, "-m", f"dataflows.{module}", *arguments],
@@ -157,7 +183,8 @@ def test_after_a_run_of_the_main_job_it_says_what_was_done_and_that_all_is_well(
     assert found["reports"][0]["figures"]["live"]["written"] == job.counts["live"]
     assert found["lag"] == {"live": 0, "archive": 0}
     assert [fresh["symbol"] for fresh in found["fresh"]] == sorted(fresh["symbol"] for fresh in found["fresh"])
-    assert all(fresh["live"] and fresh["ingested_at"] for fresh in found["fresh"])
+    assert all(fresh["live"] == fresh["archive"] and fresh["ingested_at"] for fresh in found["fresh"])
+    assert all(fresh["live"] and fresh["kafka"] is None for fresh in found["fresh"])
 
 
 def test_where_nothing_ever_ran_it_says_so_and_ends_with_1(tmp_path: Path) -> None:
@@ -180,8 +207,9 @@ def test_symbols_without_a_bar_of_the_expected_session_are_named(tmp_path: Path)
     assert folder.run("main").process.returncode == 0
     code, text, _ = run_status(folder)
     assert code == 1
-    named = next(line for line in text.splitlines() if "the live store has no bar of" in line)
-    assert named.endswith("of COMI"), "ESRS is delisted: no bar of it is missed"
+    for store in ("live store", "archive"):
+        named = next(line for line in text.splitlines() if f"the {store} has no bar of" in line)
+        assert named.endswith("of COMI"), "ESRS is delisted: no bar of it is missed"
 
 
 def test_health_checks_see_a_leg_run_fail_and_never_start(tmp_path: Path) -> None:
@@ -232,6 +260,7 @@ def test_with_real_servers_lag_dead_letters_and_freshness_are_theirs(
     found = json.loads(text)
     assert found["lag"] == {"live": 0, "archive": 3}, "the archive leg never ran: the broker knows"
     assert found["dead_letters"] == 2
-    newest = {fresh["symbol"]: fresh["live"] for fresh in found["fresh"]}
-    assert newest["COMI"] == day.astimezone(CAIRO).date().isoformat()
-    assert newest["SWDY"] is None
+    stores = {fresh["symbol"]: (fresh["kafka"], fresh["live"], fresh["archive"]) for fresh in found["fresh"]}
+    today = day.astimezone(CAIRO).date().isoformat()
+    assert stores["COMI"] == (today, today, None)
+    assert stores["SWDY"] == (None, None, None)

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-_VARIABLE = re.compile(r"\$\$|\$\{(\w+)(?:(:-|:\?)((?:[^{}]|\{[^{}]*\})*))?\}")
+_VARIABLE = re.compile(r"\$\$|\$\{(\w+)(?:(:[-?+])((?:[^{}]|\{[^{}]*\})*))?\}")
 
 
 class Missing(Exception):
@@ -18,7 +18,7 @@ class Missing(Exception):
 
 
 def filled(text: str, variables: Mapping[str, str]) -> str:
-    """The text with `${NAME}`, `${NAME:-default}` and `${NAME:?message}` filled in; an empty value counts as none."""
+    """The text with its `${NAME}` filled in, with `:-default`, `:+instead` or `:?message`; an empty value counts as none."""
 
     def value(match: re.Match[str]) -> str:
         name, operator, rest = match.groups()
@@ -26,6 +26,8 @@ def filled(text: str, variables: Mapping[str, str]) -> str:
             return "$"
         if operator == ":?" and not variables.get(name):
             raise Missing(rest)
+        if operator == ":+":
+            return rest if variables.get(name) else ""
         return variables.get(name) or (rest if operator == ":-" else "")
 
     return _VARIABLE.sub(value, text)

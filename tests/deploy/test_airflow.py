@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.ci import in_ci
 from tests.dataflows.jobs import ROOT, Folder
 
 PYTHON = Path(os.environ.get("AIRFLOW_PYTHON") or ROOT / ".cache" / "airflow" / "bin" / "python")
-REQUIRED = os.environ.get("CI", "").lower() not in ("", "0", "false")  # there a missing one is an error, never a skip
-pytestmark = pytest.mark.skipif(not PYTHON.exists() and not REQUIRED, reason="no Airflow: `just airflow` installs it")
+pytestmark = pytest.mark.skipif(not PYTHON.exists() and not in_ci(), reason="no Airflow: `just airflow` installs it")
 
 
 class Airflow:

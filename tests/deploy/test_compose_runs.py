@@ -15,8 +15,8 @@ from typing import Any
 
 import duckdb
 import pytest
+import yaml
 
-from dataflows.settings import Settings
 from tests.dataflows.jobs import ROOT, wait_for
 from tests.deploy import compose
 from tests.deploy.test_compose import LEGS, LOCAL
@@ -30,7 +30,6 @@ from tests.servers.s3 import S3
 HOME = "/var/lib/egx"
 SYMBOLS = ("COMI", "ETEL")
 SMALL = {
-    "EGX_SOURCE__SYMBOLS": json.dumps(SYMBOLS),
     "EGX_SOURCE__SIMULATED__SPEED": "0",
     "EGX_SOURCE__SIMULATED__HISTORY_SESSIONS": "10",
     "EGX_SOURCE__SIMULATED__MINUTES": "30",
@@ -95,7 +94,7 @@ class Started:
     def __init__(self, services: dict[str, Any], place: Callable[[str], str], folder: Path, stack: ExitStack) -> None:
         self._services, self._place, self.folder, self._stack = services, place, folder, stack
         self.project = folder / "srv"
-        """The project as the image has it."""
+        """The project as the image has it, under what is mounted over it."""
         (folder / "home").mkdir()
         for name in image_files():
             if (ROOT / name).is_dir():
@@ -103,6 +102,11 @@ class Started:
             else:
                 self.project.mkdir(exist_ok=True)
                 shutil.copy(ROOT / name, self.project / name)
+        mounted = next(volume for volume in services["ingest"]["volumes"] if volume.startswith("./"))
+        source, target, _ = mounted.split(":")
+        config = yaml.safe_load((ROOT / source).read_text())
+        config["source"]["symbols"] = list(SYMBOLS)
+        (self.project / Path(target).relative_to("/srv/egx")).write_text(yaml.safe_dump(config))
 
     def environment(self, name: str) -> dict[str, str]:
         inherited = {key: value for key, value in os.environ.items() if not re.match("EGX_|AWS_|SNOWFLAKE_", key)}
@@ -228,18 +232,41 @@ def test_the_services_work_together(started: tuple[Started, str, S3], influxdb: 
     assert [run.health(leg) for leg in LEGS] == [1, 1, 1], "a leg that has ended is not healthy"
 
 
-def test_every_setting_of_a_service_is_one_that_there_is(services: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def settings_of(service: dict[str, Any], variables: Mapping[str, str]) -> dict[str, Any]:
+    """What `python -m dataflows.settings` says in a service's environment."""
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("EGX_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "dataflows.settings"],
+        env={**inherited, **compose.environment(service, variables)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = yaml.safe_load(done.stdout)
+    return found
+
+
+def test_every_setting_of_a_service_is_one_that_there_is(services: dict[str, Any]) -> None:
     for name in (*LEGS, "warehouse"):
-        for key in [key for key in os.environ if key.startswith("EGX_")]:
-            monkeypatch.delenv(key)
-        environment = compose.environment(services[name], LOCAL)
-        done = subprocess.run(
-            [sys.executable, "-m", "dataflows.settings"],
-            env={**os.environ, **environment},
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, f"{name}: {done.stderr}"
-    assert "kafka" in Settings.model_fields
+        kafka = settings_of(services[name], LOCAL)["kafka"]
+        assert (kafka["bootstrap_servers"], kafka["username"], kafka["password"]) == ("kafka:9092", None, None)
+
+
+def test_a_broker_and_logins_of_one_s_own_come_from_the_environment() -> None:
+    variables = {
+        **LOCAL,
+        "EGX_KAFKA__BOOTSTRAP_SERVERS": "broker.example:9093",
+        "EGX_KAFKA__USERNAME": "reader",
+        "EGX_KAFKA__PASSWORD": "given",
+        "EGX_SOURCE__EGXPY__USERNAME": "me",
+        "EGX_SOURCE__EGXPY__PASSWORD": "given",
+    }
+    services = compose.load(variables)["services"]
+    for name in LEGS:
+        kafka = settings_of(services[name], variables)["kafka"]
+        assert (kafka["bootstrap_servers"], kafka["username"]) == ("broker.example:9093", "reader")
+        assert kafka["password"] == "**********"
+    egxpy = settings_of(services["ingest"], variables)["source"]["egxpy"]
+    assert (egxpy["username"], egxpy["password"]) == ("me", "**********")

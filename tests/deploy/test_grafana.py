@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import datetime as dt
-import importlib.util
 import json
 import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import duckdb
+import jsonschema
 import pytest
 import sqlglot
 import yaml
 
 from connectors.influxdb import Server, fields, series
+from deploy.grafana.definitions import __main__ as definitions
 from page.stores import companies
 from tests.dataflows.jobs import ROOT, Folder
+from tests.deploy import compose
+from tests.deploy.test_compose import LOCAL
 from tests.servers.fixtures import InfluxdbServer
 from tests.servers.flux import rows
 
@@ -29,15 +31,6 @@ SYMBOLS = ["COMI", "ETEL", "SWDY", "PHDC", "ORAS", "EKHO"]
 LEGS = {"ingest", "live", "archive"}
 VARIABLES = {"exchange": "EGX", "interval": "Daily", "symbol": "COMI", "symbols": "|".join(SYMBOLS)}
 TRADED = {"COMI", "ETEL", "SWDY", "PHDC", "ORAS", "VLMR"}  # as gold names them: EKHO trades as VLMR
-
-
-def maker() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("dashboards", GRAFANA / "dashboards.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def dashboard(name: str) -> dict[str, Any]:
@@ -102,7 +95,7 @@ def session(influxdb: InfluxdbServer, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def test_the_files_are_as_the_script_makes_them() -> None:
-    for path, text in maker().files().items():
+    for path, text in definitions.files().items():
         assert path.read_text() == text, f"{path}: run `just dashboards`"
 
 
@@ -241,7 +234,16 @@ def suits(panel: dict[str, Any], found: list[dict[str, Any]]) -> None:
             assert len(found[0]) > 1
 
 
-@pytest.mark.parametrize("title", panels("egx-live"))
+@pytest.mark.parametrize(("movers", "count"), [("Top gainers", "Rising"), ("Top losers", "Falling")])
+def test_the_movers_are_those_that_are_counted(session: Filled, movers: str, count: str) -> None:
+    (counted,) = session.flux(query_of("egx-live", count))
+    found = session.flux(query_of("egx-live", movers))
+    assert len(found) == min(5, counted["_value"])  # none on a day on which all rise, or fall
+    if found:
+        suits(panel_of("egx-live", movers), found)
+
+
+@pytest.mark.parametrize("title", [title for title in panels("egx-live") if not title.startswith("Top ")])
 def test_a_query_of_egx_live_gives_what_its_panel_draws(session: Filled, title: str) -> None:
     panel = panels("egx-live")[title]
     suits(panel, session.flux(panel["targets"][0]["query"]))
@@ -348,6 +350,81 @@ def test_the_legs_reports_are_one_table_with_a_row_each(session: Filled) -> None
 def rules() -> dict[str, dict[str, Any]]:
     groups = json.loads((GRAFANA / "provisioning/alerting/egx.json").read_text())["groups"]
     return {rule["uid"]: rule for group in groups for rule in group["rules"]}
+
+
+# Field names as Grafana's page "Use configuration files to provision alerting resources" has them.
+TEXT = {"type": "string", "minLength": 1}
+DURATION = {"type": "string", "pattern": r"^\d+[smhdw]$"}
+ROUTE = {
+    "orgId": {"type": "integer"},
+    "receiver": TEXT,
+    "group_by": {"type": "array", "items": TEXT},
+    "matchers": {"type": "array", "items": TEXT},
+    "object_matchers": {"type": "array", "items": {"type": "array", "items": TEXT, "minItems": 3, "maxItems": 3}},
+    "mute_time_intervals": {"type": "array", "items": TEXT},
+    "continue": {"type": "boolean"},
+    **dict.fromkeys(("group_wait", "group_interval", "repeat_interval"), DURATION),
+}
+RECEIVER = {"uid": TEXT, "type": TEXT, "settings": {"type": "object"}, "disableResolveMessage": {"type": "boolean"}}
+
+
+def a_list_of(required: list[str], **properties: Any) -> dict[str, Any]:
+    one = {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+    return {"type": "array", "items": one, "minItems": 1}
+
+
+NOTIFY = {
+    "type": "object",
+    "properties": {
+        "apiVersion": {"const": 1},
+        "contactPoints": a_list_of(
+            ["name", "receivers"],
+            orgId={"type": "integer"},
+            name=TEXT,
+            receivers=a_list_of(["uid", "type", "settings"], **RECEIVER),
+        ),
+        "policies": a_list_of(["receiver", "group_by"], **ROUTE, routes=a_list_of(["receiver", "object_matchers"], **ROUTE)),
+    },
+    "required": ["apiVersion", "contactPoints", "policies"],
+    "additionalProperties": False,
+}
+
+
+def notify(**variables: str) -> dict[str, Any]:
+    """Where alerts go, as Grafana reads it with these variables in .env: it fills in `$NAME` from its environment."""
+    environment = compose.load({**LOCAL, **variables})["services"]["grafana"]["environment"]
+    text = (GRAFANA / "provisioning/alerting/notify.yaml").read_text()
+    found = yaml.safe_load(re.sub(r"\$(\w+)", lambda match: json.dumps(environment[match[1]]), text))
+    jsonschema.validate(found, NOTIFY)
+    assert isinstance(found, dict)
+    return found
+
+
+def test_alerts_go_where_the_environment_says() -> None:
+    (quiet,) = notify()["contactPoints"][0]["receivers"]
+    assert (quiet["type"], quiet["settings"]["addresses"]) == ("email", "nobody@localhost")
+    (hook,) = notify(ALERTS_BY="slack", ALERTS_URL="https://example.test/hook")["contactPoints"][0]["receivers"]
+    assert (hook["type"], hook["settings"]["url"]) == ("slack", "https://example.test/hook")
+    (mail,) = notify(ALERTS_EMAIL="me@example.test;you@example.test")["contactPoints"][0]["receivers"]
+    assert mail["settings"]["addresses"] == "me@example.test;you@example.test"
+
+
+@pytest.mark.parametrize(("host", "enabled"), [("", ""), ("mail.example.test:587", "true")])
+def test_grafana_sends_mail_once_there_is_a_server(host: str, enabled: str) -> None:
+    environment = compose.load({**LOCAL, "SMTP_HOST": host})["services"]["grafana"]["environment"]
+    assert (environment["GF_SMTP_HOST"], environment["GF_SMTP_ENABLED"]) == (host, enabled)
+
+
+def test_every_alert_is_sent_by_leg_and_warnings_less_often() -> None:
+    (policy,) = notify()["policies"]
+    (warnings,) = policy["routes"]
+    names = {point["name"] for point in notify()["contactPoints"]}
+    assert {policy["receiver"], warnings["receiver"]} <= names
+    assert {"alertname", "leg"} <= set(policy["group_by"])
+    assert not {"symbol", "check"} & set(policy["group_by"]), "a source that is down is one message"
+    ((label, _, value),) = warnings["object_matchers"]
+    assert {uid for uid, rule in rules().items() if rule["labels"][label] == value} == {"egx-quality"}
+    assert (policy["repeat_interval"], warnings["repeat_interval"]) == ("4h", "24h")
 
 
 def firing(uid: str, server: InfluxdbServer, bucket: str) -> set[str]:

@@ -37,14 +37,21 @@ def browser(profile: Path, width: int = 1400, height: int = 1000) -> Iterator[we
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = webdriver.Chrome(options, Service(DRIVER))
     try:
-        # Headless, a window is never narrower than 500 pixels: a phone's screen has to be told apart.
-        driver.execute_cdp_cmd(
-            "Emulation.setDeviceMetricsOverride",
-            {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500},
-        )
+        resize(driver, width, height)
         yield driver
     finally:
         driver.quit()
+
+
+def resize(driver: webdriver.Chrome, width: int, height: int) -> None:
+    """Makes the screen so many pixels large. Headless, a window is never narrower than 500: a phone's has to be told apart."""
+    metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+
+
+def unroll(driver: webdriver.Chrome, width: int) -> None:
+    """Makes the screen as high as the page is long: the page scrolls inside of an element, which a picture would cut off."""
+    resize(driver, width, driver.execute_script("return document.querySelector('[data-testid=stMain]').scrollHeight"))
 
 
 @contextmanager

@@ -11,11 +11,12 @@ from pathlib import Path
 
 from dataflows.calendar import egx
 from tests.dataflows.jobs import ROOT, Folder, wait_for
-from tests.page.browser import browser, page
+from tests.page.browser import browser, page, unroll
 from tests.page.test_page import body, chart_is_drawn, rows
 
 IMAGES = ROOT / "docs" / "images"
-SIZES = {"page": (1400, 2020), "page-phone": (390, 844)}
+SIZES = {"page": (1400, None), "page-phone": (390, 844)}
+"""Picture -> width and height, in pixels; None is the whole page."""
 
 
 def warehouse(folder: Folder, **variables: str) -> None:
@@ -37,7 +38,7 @@ def main() -> None:
         seen = {"EGX_WAREHOUSE": places["EGX_WAREHOUSE"]}
         with folder.start("main"), page(folder, **seen) as address:
             for picture, (width, height) in SIZES.items():
-                with browser(Path(name) / picture, width, height) as driver:
+                with browser(Path(name) / picture, width, height or 1000) as driver:
                     driver.get(address)
                     wait_for(lambda driver=driver: len(rows(driver)) == 16, "the market")
                     wait_for(lambda driver=driver: re.search("now 1[1-4]:", body(driver)), "a session well under way", 180)
@@ -46,6 +47,8 @@ def main() -> None:
                         lambda driver=driver: "Breadth of the last sessions" in body(driver),
                         "the warehouse's blocks",
                     )
+                    if height is None:
+                        unroll(driver, width)
                     driver.save_screenshot(str(IMAGES / f"{picture}.png"))
                     print(IMAGES / f"{picture}.png")
 

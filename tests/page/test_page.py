@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 import re
+import shutil
+import signal
+import socket
+import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
+import urllib3
 from selenium.webdriver import ActionChains, Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -20,7 +26,7 @@ from dataflows.bar import CAIRO
 from dataflows.calendar import egx
 from dataflows.reports import Figures, Report, write_report
 from tests.dataflows.jobs import ROOT, Folder, wait_for
-from tests.page.browser import browser, page
+from tests.page.browser import browser, page, resize
 
 pytestmark = pytest.mark.browser
 SYMBOLS = ["COMI", "ETEL", "EKHO"]
@@ -69,6 +75,13 @@ def chart_says(driver: Chrome, expression: str) -> Any:
         return driver.execute_script(f"return {expression}")
 
 
+def wider_than(driver: Chrome, width: int) -> int:
+    """How many tables end to the right of so many pixels."""
+    right = f"t => t.getBoundingClientRect().right > {width + 1}"
+    count: int = driver.execute_script(f"return [...document.querySelectorAll('table.egx')].filter({right}).length")
+    return count
+
+
 def console_errors(driver: Chrome) -> list[str]:
     return [entry["message"] for entry in driver.get_log("browser") if entry["level"] == "SEVERE"]
 
@@ -109,7 +122,7 @@ def driver(shown: Shown, tmp_path: Path) -> Iterator[Chrome]:
 def test_it_shows_the_market_and_follows_a_new_bar_without_an_error(shown: Shown, driver: Chrome) -> None:
     text = driver.find_element(By.TAG_NAME, "body").text
     assert "simulated: not real prices" in text
-    for title in ("Gainers", "Losers", "Volume leaders", "Market", "Pipeline", "Data quality"):
+    for title in ("Gainers", "Losers", "Leaders by value", "Market", "Pipeline", "Data quality"):
         assert title in text, title
     wait_for(lambda: chart_is_drawn(driver), "candles, rising and falling")
 
@@ -148,7 +161,7 @@ def test_the_market_can_be_sorted_and_searched(driver: Chrome) -> None:
 
     def in_order() -> bool:
         cells = list(rows(driver).values())
-        values = [float(cell[9].split()[0].replace(",", "")) for cell in cells]
+        values = [float(cell[9].split()[-2].replace(",", "")) for cell in cells]
         return cells[-1][0] == "EKHO" and "USD" in cells[-1][9] and values[0] >= values[1] > 0
 
     wait_for(in_order, "the highest value in EGP first, USD apart")
@@ -157,7 +170,7 @@ def test_the_market_can_be_sorted_and_searched(driver: Chrome) -> None:
     wait_for(lambda: set(rows(driver)) == {"ETEL"}, "the company that has it in its Arabic name")
 
 
-def test_volume_leads_by_value_in_one_currency(driver: Chrome) -> None:
+def test_the_leaders_are_by_value_in_one_currency(driver: Chrome) -> None:
     script = "return [...document.querySelectorAll('table.egx')].map(table => table.innerText).find(t => t.includes('shares'))"
     leaders: str = driver.execute_script(script)
     assert "EKHO" not in leaders
@@ -226,10 +239,7 @@ def test_on_a_phone_nothing_is_cut_off_and_the_arabic_names_stay(shown: Shown, t
         driver.get(shown.address)
         wait_for(lambda: set(rows(driver)) == set(SYMBOLS), "the market's table")
         assert driver.execute_script("return document.documentElement.scrollWidth") <= 390
-        wide = driver.execute_script(
-            "return [...document.querySelectorAll('table.egx')].filter(t => t.getBoundingClientRect().right > 391).length"
-        )
-        assert wide == 0
+        assert wider_than(driver, 390) == 0
         market, chart = (driver.find_element(By.CSS_SELECTOR, css).rect["y"] for css in (".st-key-market", ".st-key-symbol"))
         assert driver.find_element(By.CSS_SELECTOR, ".egx-head").rect["y"] < market < chart
         assert [len(cells) for cells in rows(driver).values()] == [4, 4, 4], "symbol, Arabic name, price, change"
@@ -244,16 +254,45 @@ def test_without_a_store_it_says_what_to_do_and_fills_by_itself(tmp_path: Path) 
     doubt = "'bars' AS check_name, 'warn' AS status, 'COMI' AS symbol, DATE '2026-10-08' AS trade_date"
     rest = "1 AS expected, 0 AS received, 'Daily' AS detail"
     duckdb.connect().execute(f"COPY (SELECT {doubt}, {rest}) TO '{gold}/vw_gold_data_quality.parquet'")
+    columns = ("advancers", "decliners", "new_highs_52w", "new_lows_52w", "above_ma_30d_pct")
+    breadth = "DATE '2026-10-08' AS trade_date, " + ", ".join(f"{number} AS {name}" for number, name in enumerate(columns))
+    duckdb.connect().execute(f"COPY (SELECT {breadth}) TO '{gold}/vw_gold_market_breadth.parquet'")
     with page(folder, EGX_WAREHOUSE=str(gold.parent)) as address, browser(tmp_path / "profile") as driver:
         driver.get(address)
         wait_for(lambda: bool(driver.find_elements(By.TAG_NAME, "summary")), "what to look at, folded")
         driver.find_element(By.TAG_NAME, "summary").click()
-        wait_for(lambda: re.search(r"2026-10-08\s+COMI\s+bars\s+Daily\s+0 of 1", body(driver)) is not None, "the row")
+        wait_for(lambda: re.search(r"2026-10-08\s+COMI\s+Bars received\s+Daily: 0 of 1", body(driver)) is not None, "the row")
         wait_for(lambda: "There is no live store yet" in driver.find_element(By.TAG_NAME, "body").text, "the hint")
         assert folder.run("main").process.returncode == 0
         wait_for(lambda: "COMI" in rows(driver), "the market, without a reload")
         wait_for(lambda: "There is no live store yet" not in driver.find_element(By.TAG_NAME, "body").text, "no more hint")
+        wait_for(lambda: "Breadth of the last sessions" in body(driver), "the breadth")
+        for width in (820, 390):
+            resize(driver, width, 1000)
+            wait_for(lambda width=width: wider_than(driver, width) == 0, f"every table within {width} pixels")  # type: ignore[misc]
         assert console_errors(driver) == []
+
+
+def test_where_its_port_is_taken_the_page_prints_the_address_that_it_has_instead(tmp_path: Path) -> None:
+    folder = Folder(tmp_path, source=SESSION)
+    just = shutil.which("just") or str(ROOT / ".cache/ci/bin/just")
+    log = tmp_path / "page.log"
+    with socket.socket() as taken, log.open("wb") as output:
+        with suppress(OSError):  # by another process: just as well
+            taken.bind(("127.0.0.1", 8501))
+            taken.listen()
+        process = subprocess.Popen(
+            [just, "page"], cwd=ROOT, env=folder.environment(), stdout=output, stderr=output, start_new_session=True
+        )
+        try:
+            wait_for(lambda: "URL: http" in log.read_text(), "the address")
+            (address,) = re.findall(r"URL: (http://127\.0\.0\.1:\d+)", log.read_text())
+            assert not address.endswith(":8501")
+            answer = urllib3.request("GET", f"{address}/_stcore/health", retries=20)
+            assert answer.status == 200
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait(30)
 
 
 def test_what_the_page_and_the_programs_say_to_run_is_there() -> None:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import boto3
 import pytest
 
+from tests.ci import in_ci
 from tests.servers.build import ARTEFACTS
 from tests.servers.process import ServerError
 from tests.servers.running import SERVERS, running
@@ -87,9 +88,7 @@ class _Found:
                 if unset := [variable for variable in wanted if not os.environ.get(variable)]:
                     raise pytest.UsageError(f"{wanted[0]} is set, so {', '.join(unset)} must be set too")
                 self.variables[name] = dict(os.environ)
-        self.required = os.environ.get("CI", "").lower() not in ("", "0", "false") or (
-            os.environ.get("EGX_TEST_SERVERS") == "require"
-        )
+        self.required = in_ci() or os.environ.get("EGX_TEST_SERVERS") == "require"
         self.left_out = 0
 
     def of(self, name: str) -> dict[str, str]:
