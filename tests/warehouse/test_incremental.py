@@ -139,17 +139,25 @@ def test_a_long_history_of_deliveries_equals_a_rebuild(make_warehouse) -> None:
     assert len(rebuilt.rows("SELECT * FROM gold.fct_stock_daily_prices WHERE symbol = 'SWDY'")) == 1
 
 
-def test_two_runs_keep_all_rows(make_warehouse) -> None:
+def test_runs_without_news_keep_all_rows_and_a_dead_feed_is_seen(make_warehouse) -> None:
     """The catalog's name must be the one that Snowflake's dialect folds to: else each run makes the keyed tables anew."""
     warehouse = make_warehouse()
-    deliver(warehouse.archive, [daily("COMI", day, 80) for day in DAYS])
-    warehouse.plan()
+    deliver(warehouse.archive, [daily("COMI", day, 80) for day in DAYS[:-1]])
+    warehouse.plan(execution_time=at(DAYS[-2], 14))
     before = {table: warehouse.table(table) for table in TABLES}
-    for _ in range(2):
+    assert len(before["silver.stock_prices_streamed"]) == len(DAYS) - 1
+    for now in (at(DAYS[-2], 15), at(DAYS[-1], 11, 59)):  # half an hour after the next close, less a minute
         warehouse.open()
-        assert warehouse.run()
-    assert before == {table: warehouse.table(table) for table in TABLES}
-    assert len(before["silver.stock_prices_streamed"]) == len(DAYS)
+        assert warehouse.run(now)
+        assert before == {table: warehouse.table(table) for table in TABLES}
+
+    late = "SELECT symbol, received FROM gold.vw_gold_data_quality WHERE status = 'warn' AND check_name = '{}' {} ORDER BY symbol"
+    of_last = late.format("bars", f"AND trade_date = '{DAYS[-1]}'")
+    assert warehouse.rows(of_last) == []
+    assert warehouse.run(at(DAYS[-1], 12))
+    companies = warehouse.rows("SELECT symbol, 0 FROM gold.dim_stock WHERE listing_status = 'listed' ORDER BY symbol")
+    assert warehouse.rows(of_last) == companies  # COMI, and those that have never traded
+    assert warehouse.rows(late.format("freshness", "")) == [("COMI", 1)]
 
 
 def test_an_unreachable_archive_stops_the_run(make_warehouse, tmp_path: Path) -> None:

@@ -7,9 +7,11 @@ import math
 import typing as t
 from decimal import Decimal
 
+import numpy as np
 import pytest
 from archives import bar, daily, deliver, trading_days
 from conftest import Warehouse
+from reference import compare, daily_columns, random_walk
 
 from dataflows import xcai
 from dataflows.calendar import egx
@@ -18,6 +20,11 @@ DAYS = trading_days(dt.date(2025, 6, 10), 60)  # over the split of OCDI on 2025-
 EX_DATE = dt.date(2025, 8, 17)
 RATIO = 3.619608
 LAST = dt.date(2025, 9, 16)
+# HELI's split, 3 for 1, is on the last of them
+YEARS = random_walk(trading_days(LAST - dt.timedelta(587), 420), 7)
+YEARS.loc[YEARS.index[-1], ["open", "high", "low", "close"]] = (
+    (YEARS.iloc[-1][["open", "high", "low", "close"]] / 3).astype(float).round(2)
+)
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +41,10 @@ def market(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[Warehouse]:
     deliver(archive, [daily("HRHO", day, 10 if number < 50 else 12) for number, day in enumerate(DAYS)], 300)
     # squares of such prices need more than 64 bits
     deliver(archive, [daily("MFPC", day, 50_000 + number) for number, day in enumerate(DAYS)], 350)
+    deliver(archive, [
+        daily("HELI", f"{row.trade_date:%Y-%m-%d}", row.close, f"{LAST}T13:00:00Z", open=row.open, high=row.high, low=row.low,
+              volume=None if math.isnan(row.volume) else int(row.volume)) for row in YEARS.itertuples()
+    ], 1000, date=str(LAST))  # fmt: skip
     minutes = [(7, 0, 50.0, 100), (7, 1, 51.0, 300), (7, 5, 49.0, 100), (11, 25, 52.0, None), (11, 29, 50.5, 500)]
     deliver(archive, [bar("SWDY", f"{LAST}T{hour:02d}:{minute:02d}:00Z", close, f"{LAST}T12:00:0{number}Z", "1 Minute", volume)
                       for number, (hour, minute, close, volume) in enumerate(minutes)], 400)  # fmt: skip
@@ -51,7 +62,7 @@ def market(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[Warehouse]:
     deliver(archive, [naive, daily("TMGH", DAYS[0], 50, high=40)], 700, date=str(LAST))
     deliver(archive, [daily("COMI", DAYS[1], 99, f"{LAST}T13:30:00Z")], 800)  # a correction
     warehouse = Warehouse(archive, root / "warehouse").open()
-    warehouse.plan()
+    warehouse.plan(execution_time=dt.datetime.combine(LAST, dt.time(18)))
     yield warehouse
     warehouse.close()
 
@@ -95,7 +106,7 @@ def test_a_new_field_is_kept_and_a_missing_one_is_null_and_counted(market: Wareh
     counted = market.rows(
         "SELECT symbol, received, detail FROM gold.vw_gold_data_quality WHERE check_name = 'missing_field' AND symbol = 'TMGH'"
     )
-    assert counted == [("TMGH", 1, "bars without volume ingestion_timestamp ")]
+    assert counted == [("TMGH", 1, "bars without volume ingestion_timestamp source is_final ")]
 
 
 def test_a_bar_that_contradicts_itself_is_kept_and_said(market: Warehouse) -> None:
@@ -185,6 +196,19 @@ def test_moving_windows_equal_plain_loops(market: Warehouse) -> None:
             assert trend == expected
 
 
+def test_every_column_of_two_years_equals_pandas_and_ta_lib(market: Warehouse) -> None:
+    """Over a split on the last day, and on it; with the means of 200 days and the extremes of 52 weeks."""
+    found = market.context.engine_adapter.fetchdf(
+        "SELECT * FROM gold.fct_stock_daily_prices WHERE symbol = 'HELI' ORDER BY trade_date"
+    )
+    found.columns = [column.lower() for column in found.columns]
+    assert YEARS["trade_date"].iloc[-1].date() == LAST
+    factor = np.full(len(YEARS), round(1 / 3, 12))
+    factor[-1] = 1
+    compare(found, daily_columns(YEARS, factor))
+    assert found[["ma_200d", "high_52w", "low_52w"]].notna().sum().tolist() == [221, 161, 161]
+
+
 def test_companies_have_names_and_histories(market: Warehouse) -> None:
     assert market.rows("SELECT COUNT(*) FROM gold.dim_stock") == [(18,)]  # the 16, and two that only traded
     columns = "symbol, former_symbols, company_name, currency, listing_status, trading_days"
@@ -262,11 +286,14 @@ def test_the_market_views_agree_with_the_facts(market: Warehouse) -> None:
         "SELECT symbol, MAX(trade_date), MAX_BY(close_price, trade_date) FROM gold.fct_stock_daily_prices GROUP BY 1 ORDER BY 1"
     )
     assert snapshot == latest
-    assert len(snapshot) == 7
-    assert market.rows("SELECT symbol FROM gold.vw_gold_volume_leaders ORDER BY ALL") == [("COMI",), ("SWDY",)]
+    assert len(snapshot) == 8
+    assert market.rows("SELECT symbol FROM gold.vw_gold_volume_leaders ORDER BY ALL") == [
+        ("COMI",),
+        ("SWDY",),
+    ]  # not HELI, whose volume is not known
     breadth = market.rows(
         f"SELECT companies, advancers, decliners, unchanged FROM gold.vw_gold_market_breadth WHERE trade_date = '{DAYS[50]}'"
     )
     (companies, advancers, decliners, unchanged) = breadth[0]
-    assert companies == 5 == advancers + decliners + unchanged
+    assert companies == 6 == advancers + decliners + unchanged
     assert advancers >= 2

@@ -34,7 +34,7 @@ def test_format_lint_and_unit_tests_are_content(make_warehouse) -> None:
     assert context.lint_models() == []
     results = context.test()
     assert results.wasSuccessful()
-    assert results.testsRun >= 15
+    assert results.testsRun >= 19
 
 
 def test_the_rule_against_json_path_casts_finds_them(make_warehouse) -> None:

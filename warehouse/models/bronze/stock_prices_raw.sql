@@ -83,7 +83,7 @@ SELECT
   source::VARCHAR AS source,
   TRY_CAST(is_final AS BOOLEAN)::BOOLEAN AS is_final,
   (
-    IFF(symbol IS NULL, 'symbol ', '') || IFF(exchange IS NULL, 'exchange ', '') || IFF(bar_interval IS NULL, 'interval ', '') || IFF(bar_start IS NULL, 'datetime ', '') || IFF(open IS NULL, 'open ', '') || IFF(high IS NULL, 'high ', '') || IFF(low IS NULL, 'low ', '') || IFF(close IS NULL, 'close ', '') || IFF(volume IS NULL, 'volume ', '') || IFF(ingestion_timestamp IS NULL, 'ingestion_timestamp ', '')
+    IFF(symbol IS NULL, 'symbol ', '') || IFF(exchange IS NULL, 'exchange ', '') || IFF(bar_interval IS NULL, 'interval ', '') || IFF(bar_start IS NULL, 'datetime ', '') || IFF(open IS NULL, 'open ', '') || IFF(high IS NULL, 'high ', '') || IFF(low IS NULL, 'low ', '') || IFF(close IS NULL, 'close ', '') || IFF(volume IS NULL, 'volume ', '') || IFF(ingestion_timestamp IS NULL, 'ingestion_timestamp ', '') || IFF(source IS NULL, 'source ', '') || IFF(is_final IS NULL, 'is_final ', '')
   )::VARCHAR AS missing_fields,
   CASE
     WHEN is_not_json

@@ -6,7 +6,7 @@ MODEL (
     check_name = 'bars, freshness, anomaly, incomplete, missing_field, rejected, historical_difference, price_jump, no_price_step',
     status = 'ok, or warn where somebody should look',
     expected = 'Bars that the calendar lets expect (bars), or 0',
-    received = 'Bars received (bars), trading days behind the market (freshness), or how many'
+    received = 'Bars received (bars), trading days since the company''s last row (freshness), or how many'
   ),
   grain (check_name, symbol, trade_date, detail),
   audits (
@@ -17,15 +17,20 @@ MODEL (
 WITH companies AS (
   SELECT
     symbol,
+    listing_status,
     first_trade_date,
     last_trade_date
   FROM gold.dim_stock
-  WHERE
-    NOT first_trade_date IS NULL
-), market AS (
+), sessions AS (
+  /* by the calendar, not by the data, or a feed that is dead for all would look complete:
+  those that were over half an hour before the run, as its schedule lets the last bars arrive */
   SELECT
-    MAX(last_trade_date) AS last_day
-  FROM companies
+    date_day,
+    session_minutes,
+    MAX(date_day) OVER () AS last_day
+  FROM gold.dim_date
+  WHERE
+    session_close <= DATEADD(MINUTE, -30, @execution_ts::TIMESTAMP)
 ), bars AS (
   SELECT
     COALESCE(r.new_symbol, b.symbol) AS symbol,
@@ -57,20 +62,17 @@ WITH companies AS (
     trade_date,
     bar_interval
 ), expected_daily AS (
-  /* every trading day from a company's first to the market's last; a delisted one until its own last */
+  /* every session from a company's first day on, a delisted one's until its last; of one that never traded the last session */
   SELECT
     c.symbol,
     d.date_day AS trade_date,
     'Daily' AS bar_interval,
     1 AS bars
   FROM companies AS c
-  CROSS JOIN market AS m
-  INNER JOIN gold.dim_stock AS s
-    ON c.symbol = s.symbol
-  INNER JOIN gold.dim_date AS d
-    ON d.date_day BETWEEN c.first_trade_date AND IFF(s.listing_status = 'delisted', c.last_trade_date, m.last_day)
+  INNER JOIN sessions AS d
+    ON d.date_day >= COALESCE(c.first_trade_date, d.last_day)
   WHERE
-    d.is_trading_day
+    c.listing_status <> 'delisted' OR d.date_day <= c.last_trade_date
 ), expected AS (
   SELECT
     symbol,
@@ -88,7 +90,7 @@ WITH companies AS (
       d.session_minutes / CASE r.bar_interval WHEN '1 Minute' THEN 1 WHEN '5 Minute' THEN 5 ELSE 30 END
     ) AS bars
   FROM received AS r
-  INNER JOIN gold.dim_date AS d
+  INNER JOIN sessions AS d
     ON r.trade_date = d.date_day
   WHERE
     r.bar_interval <> 'Daily'
@@ -109,20 +111,20 @@ WITH companies AS (
   UNION ALL
   SELECT
     'freshness' AS check_name,
-    IFF(COUNT(d.date_day) > 0 AND MAX(s.listing_status) <> 'delisted', 'warn', 'ok') AS status,
+    IFF(COUNT(d.date_day) > 0 AND c.listing_status <> 'delisted', 'warn', 'ok') AS status,
     c.symbol,
     c.last_trade_date AS trade_date,
     0 AS expected,
     COUNT(d.date_day) AS received,
-    'trading days behind the market\'s latest' AS detail
+    'trading days since its last row' AS detail
   FROM companies AS c
-  CROSS JOIN market AS m
-  INNER JOIN gold.dim_stock AS s
-    ON c.symbol = s.symbol
-  LEFT JOIN gold.dim_date AS d
-    ON d.date_day > c.last_trade_date AND d.date_day <= m.last_day AND d.is_trading_day
+  LEFT JOIN sessions AS d
+    ON d.date_day > c.last_trade_date
+  WHERE
+    NOT c.last_trade_date IS NULL
   GROUP BY
     c.symbol,
+    c.listing_status,
     c.last_trade_date
   UNION ALL
   SELECT
@@ -149,7 +151,7 @@ WITH companies AS (
   LEFT JOIN bronze.symbol_history AS r
     ON s.symbol = r.old_symbol
   WHERE
-    s.missing_fields <> ''
+    s.exchange = 'EGX' AND s.missing_fields <> ''
   GROUP BY
     COALESCE(r.new_symbol, s.symbol),
     @CAIRO_DATE(s.bar_time),
@@ -172,7 +174,7 @@ WITH companies AS (
     @CAIRO_DATE(s.bar_time) AS trade_date,
     0 AS expected,
     1 AS received,
-    s.bar_interval || ' ' || s.bar_time::VARCHAR || ': streamed close ' || s.close_price::VARCHAR || ' volume ' || COALESCE(s.volume::VARCHAR, 'none') || ', in ' || h.archive_object || ' close ' || h.close_price::VARCHAR || ' volume ' || COALESCE(h.volume::VARCHAR, 'none') AS detail
+    s.bar_interval || ' ' || s.bar_time::VARCHAR || ': streamed close ' || COALESCE(s.close_price::VARCHAR, 'none') || ' volume ' || COALESCE(s.volume::VARCHAR, 'none') || ', in ' || h.archive_object || ' close ' || COALESCE(h.close_price::VARCHAR, 'none') || ' volume ' || COALESCE(h.volume::VARCHAR, 'none') AS detail
   FROM silver.stock_prices_streamed AS s
   INNER JOIN silver.stock_prices_history AS h
     ON s.symbol = h.symbol
@@ -182,11 +184,17 @@ WITH companies AS (
   LEFT JOIN bronze.symbol_history AS r
     ON s.symbol = r.old_symbol
   WHERE
-    s.open_price <> h.open_price
-    OR s.high_price <> h.high_price
-    OR s.low_price <> h.low_price
-    OR s.close_price <> h.close_price
-    OR /* sites round volumes to three digits */ ABS(s.volume - h.volume) > 0.01 * s.volume
+    s.exchange = 'EGX'
+    AND (
+      s.open_price IS DISTINCT FROM h.open_price
+      OR s.high_price IS DISTINCT FROM h.high_price
+      OR s.low_price IS DISTINCT FROM h.low_price
+      OR s.close_price IS DISTINCT FROM h.close_price
+      OR COALESCE(
+        ABS(s.volume - h.volume) > /* sites round volumes to three digits */ 0.01 * s.volume,
+        NOT COALESCE(s.volume, h.volume) IS NULL
+      )
+    )
   UNION ALL
   SELECT
     'price_jump' AS check_name,
