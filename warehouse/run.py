@@ -72,6 +72,13 @@ def vanished(context: Context) -> str | None:
     return f"{what}: mount it, or correct EGX_WAREHOUSE_ARCHIVE"
 
 
+def publish_missing(context: Context) -> None:
+    """Gold's files without rows where nothing was published yet: Grafana's data source needs all of them."""
+    import publishing
+
+    publishing.write_missing(model for model in context.models.values() if model.schema_name.lower() == "gold")
+
+
 def run(context: Context, today: dt.date, late_days: int) -> bool:
     """Plan, late dates, run. Returns False where something failed; the console says what."""
     if (why := vanished(context)) is not None:
@@ -101,6 +108,7 @@ def main() -> int:
     configure_console(ignore_warnings=False)
     with_console = Context(paths=str(FOLDER), gateway=given.gateway)
     try:
+        publish_missing(with_console)
         return 0 if run(with_console, dt.datetime.now(dt.UTC).date(), given.late_days) else 1
     finally:
         with_console.close()

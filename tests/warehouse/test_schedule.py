@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlmesh import Context
 
 from dataflows.bar import CAIRO
 from dataflows.calendar import egx
@@ -43,6 +44,24 @@ def cairo(text: str) -> dt.datetime:
 )
 def test_it_runs_at_two_in_the_night_and_after_the_close_by_cairo_s_clock(after: str, expected: str) -> None:
     assert next_run(cairo(after), egx()) == cairo(expected)
+
+
+@pytest.mark.parametrize(
+    "day", ["2026-01-15", "2026-07-15"]
+)  # in winter 02:00 is 00:00 UTC, in summer 23:00 UTC of the day before
+def test_nothing_runs_before_two_in_the_night_and_at_two_it_does(place: Path, monkeypatch: pytest.MonkeyPatch, day: str) -> None:
+    """Neither the schedule nor, with EGX_CRON, plain `sqlmesh run`: what a model loads ends at its cron's last tick."""
+    before, two = cairo(f"{day}T01:59"), cairo(f"{day}T02:00")
+    assert next_run(before, egx()) == two
+    assert next_run(two, egx()) > two
+    monkeypatch.setenv("EGX_CRON", "0 2 * * *")
+    monkeypatch.setenv("EGX_WAREHOUSE_ARCHIVE", str(place))
+    context = Context(paths=str(ROOT / "warehouse"))
+    for model in context.models.values():
+        if not model.is_seed:
+            assert model.cron_floor(before) == two - dt.timedelta(days=1), model.name
+            assert model.cron_floor(two) == two, model.name
+    context.close()
 
 
 @given(st.integers(1_640_995_200, 1_798_675_200))  # 2022 to 2026
@@ -92,6 +111,7 @@ def test_a_run_and_a_plan_by_hand_read_the_archive_of_config_yaml(tmp_path: Path
         def close(self) -> None: ...
 
     monkeypatch.setattr(run, "Context", Reading)
+    monkeypatch.setattr(run, "publish_missing", lambda _: None)
     monkeypatch.setattr(run, "run", lambda *_: True)
     monkeypatch.setattr(run, "configure_console", lambda **_: None)
     monkeypatch.setattr(sys, "argv", ["run"])
