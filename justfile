@@ -27,7 +27,7 @@ demo: setup
 
 # Show what a change of the warehouse would do, and apply it if you say so
 plan *args: setup
-    {{venv}}/bin/sqlmesh -p warehouse plan {{args}}
+    {{py}} -m warehouse.environment {{venv}}/bin/sqlmesh -p warehouse plan {{args}}
 
 # Bring the warehouse up to date, today's partial bars included
 warehouse-run *args: setup

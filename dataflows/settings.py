@@ -24,7 +24,7 @@ from dataflows.bar import Interval
 EMBEDDED = "embedded"
 PREFIX = "EGX_"
 NOT_SETTINGS = re.compile(
-    r"EGX_(CONFIG|DATA_DIR|WAREHOUSE\w*|START|CRON|HYPOTHESIS_PROFILE|TEST_\w+|SERVERS_\w+)"
+    r"EGX_(CONFIG|DATA_DIR|WAREHOUSE\w*|START|CRON|INVESTING_DATES|STATE_POSTGRES|HYPOTHESIS_PROFILE|TEST_\w+|SERVERS_\w+)"
 )  # read elsewhere
 _SECRET = re.compile(r"password|secret|token|jaas|\.pem$|oauthbearer\.config", re.IGNORECASE)
 SYMBOLS = tuple("COMI ETEL SWDY PHDC ORAS ESRS HRHO OCDI SKPC TMGH JUFO EKHO CLHO OTMT BTFH HELI".split())  # noqa: SIM905

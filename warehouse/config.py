@@ -27,6 +27,7 @@ from sqlmesh.core.config import (
     ModelDefaultsConfig,
 )
 from sqlmesh.core.config.connection import ConnectionConfig, PostgresConnectionConfig
+from sqlmesh.utils.errors import ConfigError
 
 warehouse = locations.warehouse()
 if locations.archive().startswith("s3://"):
@@ -68,6 +69,8 @@ def snowflake_gateway() -> GatewayConfig:
         "port",
     ]
     given = {name: value for name in names if (value := os.environ.get(f"SNOWFLAKE_{name.upper()}"))}
+    if not {"password", "private_key", "private_key_path", "token", "authenticator"} & set(given):
+        raise ConfigError("Snowflake: set SNOWFLAKE_PASSWORD, SNOWFLAKE_PRIVATE_KEY_PATH or SNOWFLAKE_TOKEN")
     if "token" in given:
         given.setdefault("authenticator", "oauth")
     connection = SnowflakeConnectionConfig(

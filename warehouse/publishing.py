@@ -8,7 +8,11 @@ import shutil
 import typing as t
 from pathlib import Path
 
+import duckdb
 import locations
+import pyarrow as pa
+from sqlglot import exp
+from sqlmesh.core.model import Model
 from sqlmesh.core.notification_target import GenericNotificationTarget, NotificationEvent
 
 
@@ -20,6 +24,31 @@ def folder() -> Path:
 def staging() -> Path:
     """Where a plan or run under way writes them."""
     return Path(locations.warehouse(), "gold.staging")
+
+
+def write(batches: t.Iterable[pa.Table], types: dict[str, exp.DataType], file: Path) -> None:
+    """Writes fetched rows as DuckDB would: columns in lower case, with the types that their model gives them.
+
+    Args:
+        batches: the rows, in columns of the same order as `types`; Snowflake's are as narrow as their own values allow.
+        types: column -> type.
+        file: the Parquet file to make.
+    """
+    columns = ", ".join(f'"{column.lower()}" {kind.sql("duckdb")}' for column, kind in types.items())
+    with duckdb.connect() as memory:
+        memory.execute(f"CREATE TABLE fetched ({columns})")
+        for batch in batches:
+            memory.register("batch", batch)
+            memory.execute("INSERT INTO fetched FROM batch")
+        memory.execute(f"COPY fetched TO '{file}' (FORMAT parquet)")
+
+
+def write_missing(models: t.Iterable[Model]) -> None:
+    """A file without rows for each of these models that has none: before the first run readers find columns and no data."""
+    for model in models:
+        file = folder() / f"{model.view_name.lower()}.parquet"
+        if not file.exists():
+            write([], model.columns_to_types_or_raise, file)
 
 
 class Publication(GenericNotificationTarget, frozen=True):

@@ -1,7 +1,8 @@
 """Bring the warehouse up to date: `python -m warehouse.run [--gateway snowflake] [--late-days 30]`.
 
-Applies the project (a first time, or after a change), loads objects that arrived late, then everything up to now, today's
-partial bars included. Exits with 1 where a model or a blocking audit failed.
+Reads the archive that config.yaml names. Applies the project (a first time, or after a change), loads objects that arrived
+late, then everything up to now, today's partial bars included. Exits with 1 where a model or a blocking audit failed, with 2
+where the settings are wrong.
 
 `sqlmesh run` alone reads the delivery dates since the last run and the one before. An object written later under an older
 date (the archive's writer was away for some days) would be missed; here each date's objects are counted against what
@@ -12,12 +13,16 @@ bronze holds, and a date that has more is loaded again, with all that depends on
 
 import argparse
 import datetime as dt
+import os
 import sys
 from pathlib import Path
 
 from sqlmesh import Context
 from sqlmesh.core.console import configure_console
 from sqlmesh.utils import CompletionStatus
+
+from dataflows.settings import SettingsError, load
+from warehouse.environment import environment
 
 BRONZE = "bronze.stock_prices_raw"
 FOLDER = Path(__file__).resolve().parent
@@ -67,6 +72,13 @@ def vanished(context: Context) -> str | None:
     return f"{what}: mount it, or correct EGX_WAREHOUSE_ARCHIVE"
 
 
+def publish_missing(context: Context) -> None:
+    """Gold's files without rows where nothing was published yet: Grafana's data source needs all of them."""
+    import publishing
+
+    publishing.write_missing(model for model in context.models.values() if model.schema_name.lower() == "gold")
+
+
 def run(context: Context, now: dt.datetime, late_days: int) -> bool:
     """Plan, late dates, run up to a time (UTC). Returns False where something failed; the console says what."""
     if (why := vanished(context)) is not None:
@@ -90,9 +102,15 @@ def main() -> int:
     arguments.add_argument("--gateway", help="duckdb (the default) or snowflake")
     arguments.add_argument("--late-days", type=int, default=30, help="how far back to look for objects that came late")
     given = arguments.parse_args()
+    try:
+        os.environ |= environment(load())
+    except SettingsError as error:
+        print(f"egx: {error}", file=sys.stderr)
+        return 2
     configure_console(ignore_warnings=False)
     with_console = Context(paths=str(FOLDER), gateway=given.gateway)
     try:
+        publish_missing(with_console)
         return 0 if run(with_console, dt.datetime.now(dt.UTC), given.late_days) else 1
     finally:
         with_console.close()

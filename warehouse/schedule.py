@@ -27,6 +27,7 @@ from dataflows.calendar import Calendar, egx
 from dataflows.gold import Schedule, quality, read_schedule, schedule_file, write_schedule
 from dataflows.reports import span
 from dataflows.settings import ROOT, Settings, SettingsError, load
+from warehouse.environment import environment
 
 log = logging.getLogger("warehouse.schedule")
 
@@ -45,19 +46,6 @@ def next_run(after: dt.datetime, calendar: Calendar) -> dt.datetime:
         if session := calendar.session(day):
             times.append(session.close + AFTER_CLOSE)
     return min(time for time in times if time > after)
-
-
-def environment(settings: Settings) -> dict[str, str]:
-    """What `warehouse.run` gets: the archive of config.yaml under the names that the warehouse takes it by."""
-    archive = settings.archive.url.rstrip("/").removesuffix("/streaming")
-    if "://" not in archive:
-        archive = str(settings.path(archive))
-    found = {**os.environ, "EGX_WAREHOUSE_ARCHIVE": archive}
-    if settings.archive.s3.endpoint_url:
-        found["AWS_ENDPOINT_URL_S3"] = settings.archive.s3.endpoint_url
-    if settings.archive.s3.region:
-        found["AWS_REGION"] = settings.archive.s3.region
-    return found
 
 
 class Runner:

@@ -30,13 +30,8 @@ def snapshot(folder: str) -> list[tuple[object, ...]]:
     file = Path(folder, "vw_gold_market_snapshot.parquet")
     if not file.exists():
         raise FileNotFoundError(f"{file} is not there: run `sqlmesh -p warehouse plan` first")
-    return (
-        duckdb.connect()
-        .execute(
-            f"SELECT {', '.join(COLUMNS)} FROM READ_PARQUET(?) ORDER BY price_change_pct DESC NULLS LAST, symbol", [str(file)]
-        )
-        .fetchall()
-    )
+    query = f"SELECT {', '.join(COLUMNS)} FROM READ_PARQUET(?) ORDER BY price_change_pct DESC NULLS LAST, symbol"
+    return duckdb.connect().execute(query, [str(file)]).fetchall()
 
 
 def shown(value: object) -> str:
@@ -78,6 +73,9 @@ def main() -> int:
         rows = snapshot(f"{locations.warehouse()}/gold")
     except FileNotFoundError as error:
         print(error, file=sys.stderr)
+        return 1
+    if not rows:
+        print("gold has no rows: no run has succeeded yet, or the archive is empty", file=sys.stderr)
         return 1
     Console(width=None if sys.stdout.isatty() else 150).print(market_table(rows))
     return 0

@@ -283,7 +283,16 @@ def test_what_is_wrong_in_the_environment_is_said(
     assert "hunter2" not in message
 
 
-@pytest.mark.parametrize("name", ["EGX_DATA_DIR", "EGX_TEST_KAFKA", "EGX_TEST_INFLUXDB_URL", "EGX_HYPOTHESIS_PROFILE"])
+OF_THE_WAREHOUSE = re.findall(r"^\| (EGX_\w+) \|", (ROOT / "warehouse" / "config.py").read_text(), re.MULTILINE)
+
+
+def test_the_warehouse_s_own_variables_are_among_those() -> None:
+    assert {"EGX_CRON", "EGX_INVESTING_DATES", "EGX_STATE_POSTGRES"} <= set(OF_THE_WAREHOUSE)
+
+
+@pytest.mark.parametrize(
+    "name", ["EGX_DATA_DIR", "EGX_TEST_KAFKA", "EGX_TEST_INFLUXDB_URL", "EGX_HYPOTHESIS_PROFILE", *OF_THE_WAREHOUSE]
+)
 def test_what_is_read_elsewhere_is_let_be(environment: pytest.MonkeyPatch, name: str) -> None:
     environment.setenv(name, "x")
     assert load().source.kind == "simulated"

@@ -20,12 +20,13 @@ LOCAL = {
     "COMPOSE_PROFILES": "local,kafka",
     **dict.fromkeys(("INFLUXDB_TOKEN", "INFLUXDB_PASSWORD", "GRAFANA_PASSWORD", "S3_ACCESS_KEY", "S3_SECRET_KEY"), "given"),
 }
-SNOWFLAKE = ("SNOWFLAKE_ACCOUNT", "SNOWFLAKE_USER", "SNOWFLAKE_PASSWORD")
+SNOWFLAKE = ("SNOWFLAKE_ACCOUNT", "SNOWFLAKE_USER")
 AWS = {
     **LOCAL,
     "EGX_PROFILE": "aws",
     "COMPOSE_PROFILES": "aws,kafka",
     **dict.fromkeys(("EGX_BUCKET", "AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", *SNOWFLAKE), "given"),
+    "SNOWFLAKE_PASSWORD": "given",
 }
 LEGS = ("ingest", "live", "archive")
 OURS = (*LEGS, "warehouse")

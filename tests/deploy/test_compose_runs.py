@@ -19,7 +19,7 @@ import yaml
 
 from tests.dataflows.jobs import ROOT, wait_for
 from tests.deploy import compose
-from tests.deploy.test_compose import LEGS, LOCAL
+from tests.deploy.test_compose import AWS, LEGS, LOCAL
 from tests.servers.fixtures import InfluxdbServer
 from tests.servers.flux import rows
 from tests.servers.kafka import Kafka
@@ -248,9 +248,11 @@ def settings_of(service: dict[str, Any], variables: Mapping[str, str]) -> dict[s
     return found
 
 
-def test_every_setting_of_a_service_is_one_that_there_is(services: dict[str, Any]) -> None:
+@pytest.mark.parametrize("variables", [LOCAL, {**AWS, "EGX_STATE_POSTGRES": "given", "EGX_CRON": "given"}], ids=["local", "aws"])
+def test_every_setting_of_a_service_is_one_that_there_is(variables: dict[str, str]) -> None:
+    services = compose.load(variables)["services"]
     for name in (*LEGS, "warehouse"):
-        kafka = settings_of(services[name], LOCAL)["kafka"]
+        kafka = settings_of(services[name], variables)["kafka"]
         assert (kafka["bootstrap_servers"], kafka["username"], kafka["password"]) == ("kafka:9092", None, None)
 
 

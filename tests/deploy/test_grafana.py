@@ -16,8 +16,10 @@ import jsonschema
 import pytest
 import sqlglot
 import yaml
+from sqlmesh import Context
 
 from connectors.influxdb import Server, fields, series
+from dataflows import gold
 from deploy.grafana.definitions import __main__ as definitions
 from page.stores import companies
 from tests.dataflows.jobs import ROOT, Folder
@@ -25,6 +27,7 @@ from tests.deploy import compose
 from tests.deploy.test_compose import LOCAL
 from tests.servers.fixtures import InfluxdbServer
 from tests.servers.flux import rows
+from warehouse.run import publish_missing
 
 GRAFANA = ROOT / "deploy" / "grafana"
 SYMBOLS = ["COMI", "ETEL", "SWDY", "PHDC", "ORAS", "EKHO"]
@@ -264,6 +267,32 @@ def test_a_query_of_the_pipeline_gives_what_its_panel_draws(session: Filled, tit
 def test_a_query_of_egx_history_gives_what_its_panel_draws(session: Filled, title: str) -> None:
     panel = panels("egx-history")[title]
     suits(panel, session.sql(panel["targets"][0]["rawSql"]))
+
+
+def test_before_the_first_run_egx_history_has_no_data_and_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("EGX_WAREHOUSE", "EGX_WAREHOUSE_ARCHIVE"):
+        monkeypatch.setenv(name, str(tmp_path))
+    context = Context(paths=str(ROOT / "warehouse"))
+    publish_missing(context)
+    context.close()
+    empty = Filled(None, "", tmp_path / "gold")
+    for title, panel in panels("egx-history").items():
+        assert empty.sql(panel["targets"][0]["rawSql"]) == [], title
+    assert (gold.quality(), gold.newest_days()) == ([], {})
+    printed = subprocess.run([sys.executable, "-m", "warehouse.snapshot"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (printed.returncode, printed.stdout) == (1, "")
+    assert "gold has no rows: no run has succeeded yet, or the archive is empty" in printed.stderr
+
+
+def test_the_documented_plugins_are_those_of_the_data_sources_pinned() -> None:
+    (line,) = [one for one in (ROOT / "docs/operations.md").read_text().splitlines() if one.startswith("GRAFANA_PLUGINS=")]
+    plugins = [one.split("@") for one in line.removeprefix("GRAFANA_PLUGINS=").split(",")]
+    used = {panel["datasource"]["type"] for _, panel in every_panel()} - {"influxdb"}
+    assert {name for name, _, _ in plugins} == used
+    assert all(f"/v{version}/" in address and address.endswith(".zip") for _, version, address in plugins)
+    default = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]["grafana"]["environment"]
+    assert line.removeprefix("GRAFANA_PLUGINS=").split(",")[0] in default["GF_PLUGINS_PREINSTALL_SYNC"]
+    assert set(default["GF_PLUGINS_ALLOW_LOADING_UNSIGNED_PLUGINS"].split(",")) == used
 
 
 def test_snowflake_s_dashboard_asks_the_same() -> None:

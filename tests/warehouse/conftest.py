@@ -15,9 +15,10 @@ Rows = list[tuple[t.Any, ...]]
 class Warehouse:
     """The project with an archive of its own; `open` starts anew on the same files, as a new process would."""
 
-    def __init__(self, archive: Path, folder: Path) -> None:
+    def __init__(self, archive: Path, folder: Path, gateway: str | None = None) -> None:
         self.archive = archive
         self.folder = folder
+        self.gateway = gateway
         self.context: t.Any = None
 
     def open(self) -> "Warehouse":
@@ -26,7 +27,7 @@ class Warehouse:
         self.close()
         os.environ["EGX_WAREHOUSE_ARCHIVE"] = str(self.archive)
         os.environ["EGX_WAREHOUSE"] = str(self.folder)
-        self.context = Context(paths=str(PROJECT / "warehouse"))
+        self.context = Context(paths=str(PROJECT / "warehouse"), gateway=self.gateway)
         return self
 
     def plan(self, **options: t.Any) -> None:
@@ -72,8 +73,8 @@ def make_warehouse(tmp_path: Path) -> t.Iterator[t.Callable[..., Warehouse]]:
     archive = tmp_path / "archive"
     archive.mkdir()
 
-    def make(name: str = "warehouse", archive: Path = archive) -> Warehouse:
-        made.append(Warehouse(archive, tmp_path / name))
+    def make(name: str = "warehouse", archive: Path = archive, gateway: str | None = None) -> Warehouse:
+        made.append(Warehouse(archive, tmp_path / name, gateway))
         return made[-1].open()
 
     yield make

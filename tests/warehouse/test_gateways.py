@@ -3,6 +3,7 @@
 import datetime as dt
 import json
 import os
+import re
 import subprocess
 import sys
 import uuid
@@ -14,6 +15,8 @@ from conftest import PROJECT, Warehouse
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from tests.deploy import compose
+from tests.deploy.test_compose import AWS
 from tests.servers.fixtures import S3Server
 
 SHOW = """
@@ -23,7 +26,8 @@ from config import config
 gateway = config.gateways["snowflake"]
 given = {name: getattr(gateway.connection, name) for name in gateway.connection._connection_kwargs_keys}
 given = {name: value.hex() if isinstance(value, bytes) else value for name, value in given.items()}
-print(json.dumps({"connection": given, "state": gateway.state_connection.dict()}, default=str))
+cron = config.model_defaults.cron
+print(json.dumps({"connection": given, "state": gateway.state_connection.dict(), "cron": cron}, default=str))
 """
 
 
@@ -38,7 +42,8 @@ def loaded(tmp_path: Path, **variables: str) -> dict[str, dict[str, object]]:
         **variables,
     }
     ran = subprocess.run([sys.executable, "-c", SHOW], cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=120)
-    assert ran.returncode == 0, ran.stderr
+    if ran.returncode:
+        raise LookupError(ran.stderr)
     return json.loads(ran.stdout)
 
 
@@ -48,23 +53,60 @@ def test_a_password_signs_in_and_the_names_have_defaults(tmp_path: Path) -> None
         "org-acc", "SQLMESH", "not-a-secret", "EGX_TRANSFORMER", "EGX_DW", "EGX_WH"]  # fmt: skip
 
 
-def test_a_key_pair_signs_in_with_the_key_that_its_passphrase_opens(tmp_path: Path) -> None:
+def sealed_key(file: Path) -> str:
+    """Writes a private key that "open sesame" opens, and gives what is in it."""
     key = rsa.generate_private_key(65537, 2048)
     sealed = serialization.BestAvailableEncryption(b"open sesame")
-    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, sealed)
-    (tmp_path / "key.p8").write_bytes(pem)
-    connection = loaded(
-        tmp_path, SNOWFLAKE_PRIVATE_KEY_PATH=str(tmp_path / "key.p8"), SNOWFLAKE_PRIVATE_KEY_PASSPHRASE="open sesame"
-    )["connection"]
+    file.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, sealed))
     plain = serialization.NoEncryption()
-    assert connection["private_key"] == key.private_bytes(
-        serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, plain
-    ).hex()  # fmt: skip
-    assert connection["password"] is None
+    return key.private_bytes(serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, plain).hex()
+
+
+def test_a_key_pair_signs_in_with_the_key_that_its_passphrase_opens(tmp_path: Path) -> None:
+    """As compose's profile aws gives it to the warehouse, with everything else that the profile may set."""
+    file = tmp_path / "key.p8"
+    inside = sealed_key(file)
+    variables = {
+        **AWS,
+        "SNOWFLAKE_PASSWORD": "",
+        "SNOWFLAKE_PRIVATE_KEY_PATH": str(file),
+        "SNOWFLAKE_PRIVATE_KEY_PASSPHRASE": "open sesame",
+        "SNOWFLAKE_ROLE": "EGX_TRANSFORMER",
+        "SNOWFLAKE_WAREHOUSE": "OURS",
+        "SNOWFLAKE_DATABASE": "EGX_TEST",
+        "EGX_STATE_POSTGRES": "postgresql://sqlmesh:given@state.example/sqlmesh",
+        "EGX_CRON": "0 2 * * *",
+    }
+    project = compose.load(variables)
+    service = project["services"]["warehouse"]
+    given = compose.environment(service, variables)
+    assert given["WAREHOUSE_GATEWAY"] == "snowflake"
+    assert given["SNOWFLAKE_PRIVATE_KEY_PATH"] == "/run/secrets/snowflake_key"
+    assert service["secrets"] == ["snowflake_key"]
+    assert project["secrets"]["snowflake_key"]["file"] == str(file)
+    native = {"SNOWFLAKE_PRIVATE_KEY_PATH": str(file), "EGX_WAREHOUSE": str(tmp_path)}
+    found = loaded(tmp_path, **{**given, **native})
+    connection = found["connection"]
+    assert (connection["private_key"], connection["password"]) == (inside, None)
+    assert [connection[name] for name in ("role", "warehouse", "database")] == ["EGX_TRANSFORMER", "OURS", "EGX_TEST"]
+    assert (found["state"]["type"], found["state"]["host"]) == ("postgres", "state.example")
+    assert found["cron"] == "0 2 * * *"
+    units = (PROJECT / "deploy" / "systemd" / "egx.env").read_text()
+    assert {name for name in variables if name.startswith("SNOWFLAKE_") and not name.endswith(("PHRASE", "BASE"))} <= set(
+        re.findall(r"\w+", units)
+    )
+    assert {"WAREHOUSE_GATEWAY", "EGX_STATE_POSTGRES", "EGX_CRON"} <= set(re.findall(r"\w+", units))
+
+
+def test_without_a_way_to_sign_in_it_is_said_what_to_set(tmp_path: Path) -> None:
+    with pytest.raises(LookupError, match="set SNOWFLAKE_PASSWORD, SNOWFLAKE_PRIVATE_KEY_PATH or SNOWFLAKE_TOKEN"):
+        loaded(tmp_path)
 
 
 def test_a_token_signs_in_by_oauth(tmp_path: Path) -> None:
-    connection = loaded(tmp_path, SNOWFLAKE_TOKEN="a-token")["connection"]
+    variables = {**AWS, "SNOWFLAKE_PASSWORD": "", "SNOWFLAKE_TOKEN": "a-token"}
+    given = compose.environment(compose.load(variables)["services"]["warehouse"], variables)
+    connection = loaded(tmp_path, **{**given, "EGX_WAREHOUSE": str(tmp_path)})["connection"]
     assert (connection["authenticator"], connection["token"]) == ("oauth", "a-token")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -13,13 +14,15 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlmesh import Context
 
 from dataflows.bar import CAIRO
 from dataflows.calendar import egx
 from dataflows.gold import Schedule
-from dataflows.settings import S3, Archive, InfluxDB, Settings
+from dataflows.settings import S3, Archive, InfluxDB, Settings, load
 from tests.dataflows.jobs import ROOT, Folder, wait_for
-from warehouse import schedule
+from warehouse import run, schedule
+from warehouse.environment import environment
 from warehouse.schedule import Runner, next_run
 
 
@@ -43,6 +46,24 @@ def test_it_runs_at_two_in_the_night_and_after_the_close_by_cairo_s_clock(after:
     assert next_run(cairo(after), egx()) == cairo(expected)
 
 
+@pytest.mark.parametrize(
+    "day", ["2026-01-15", "2026-07-15"]
+)  # in winter 02:00 is 00:00 UTC, in summer 23:00 UTC of the day before
+def test_nothing_runs_before_two_in_the_night_and_at_two_it_does(place: Path, monkeypatch: pytest.MonkeyPatch, day: str) -> None:
+    """Neither the schedule nor, with EGX_CRON, plain `sqlmesh run`: what a model loads ends at its cron's last tick."""
+    before, two = cairo(f"{day}T01:59"), cairo(f"{day}T02:00")
+    assert next_run(before, egx()) == two
+    assert next_run(two, egx()) > two
+    monkeypatch.setenv("EGX_CRON", "0 2 * * *")
+    monkeypatch.setenv("EGX_WAREHOUSE_ARCHIVE", str(place))
+    context = Context(paths=str(ROOT / "warehouse"))
+    for model in context.models.values():
+        if not model.is_seed:
+            assert model.cron_floor(before) == two - dt.timedelta(days=1), model.name
+            assert model.cron_floor(two) == two, model.name
+    context.close()
+
+
 @given(st.integers(1_640_995_200, 1_798_675_200))  # 2022 to 2026
 def test_there_is_always_a_next_run_within_a_day_and_an_hour(seconds: int) -> None:
     after = dt.datetime.fromtimestamp(seconds, dt.UTC)
@@ -60,11 +81,46 @@ def settings(url: str = "data/archive/streaming/", s3: S3 | None = None) -> Sett
     return Settings(archive=Archive(url=url, s3=s3 or S3()), influxdb=InfluxDB())
 
 
-def test_the_warehouse_gets_the_archive_that_the_stream_writes() -> None:
-    assert schedule.environment(settings())["EGX_WAREHOUSE_ARCHIVE"] == "/somewhere/data/archive"
-    found = schedule.environment(settings("s3://bucket/streaming/", S3(endpoint_url="http://s3:7070", region="eu-south-1")))
+def test_the_warehouse_gets_the_archive_that_the_stream_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EGX_WAREHOUSE_ARCHIVE", raising=False)
+    assert environment(settings())["EGX_WAREHOUSE_ARCHIVE"] == "/somewhere/data/archive"
+    found = environment(settings("s3://bucket/streaming/", S3(endpoint_url="http://s3:7070", region="eu-south-1")))
     assert found["EGX_WAREHOUSE_ARCHIVE"] == "s3://bucket"
     assert (found["AWS_ENDPOINT_URL_S3"], found["AWS_REGION"]) == ("http://s3:7070", "eu-south-1")
+    monkeypatch.setenv("EGX_WAREHOUSE_ARCHIVE", "/elsewhere")
+    assert environment(settings())["EGX_WAREHOUSE_ARCHIVE"] == "/elsewhere"
+
+
+def test_a_run_and_a_plan_by_hand_read_the_archive_of_config_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    variables = Folder(tmp_path, archive={"url": "bars/streaming/"}).environment(EGX_WAREHOUSE_ARCHIVE="")
+    show = "import os; print(os.environ['EGX_WAREHOUSE_ARCHIVE'])"
+    command = [sys.executable, "-m", "warehouse.environment", sys.executable, "-c", show]
+    shown = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=60)
+    assert shown.stdout.strip() == str(tmp_path / "bars"), shown.stderr
+    (plan,) = [line for line in (ROOT / "justfile").read_text().splitlines() if "sqlmesh -p warehouse plan" in line]
+    assert plan.strip().startswith("{{py}} -m warehouse.environment {{venv}}/bin/sqlmesh")
+
+    read = []
+    for name in ("EGX_CONFIG", "EGX_WAREHOUSE_ARCHIVE"):
+        monkeypatch.setenv(name, variables[name])
+
+    class Reading:
+        def __init__(self, **_: object) -> None:
+            read.append(os.environ["EGX_WAREHOUSE_ARCHIVE"])
+
+        def close(self) -> None: ...
+
+    monkeypatch.setattr(run, "Context", Reading)
+    monkeypatch.setattr(run, "publish_missing", lambda _: None)
+    monkeypatch.setattr(run, "run", lambda *_: True)
+    monkeypatch.setattr(run, "configure_console", lambda **_: None)
+    monkeypatch.setattr(sys, "argv", ["run"])
+    load.cache_clear()
+    try:
+        assert run.main() == 0
+    finally:
+        load.cache_clear()
+    assert read == [str(tmp_path / "bars")]
 
 
 def runs(place: Path, fail: int) -> tuple[Schedule, int]:
@@ -106,16 +162,16 @@ def test_started_it_brings_gold_up_to_date_at_once_and_ends_cleanly_when_asked(t
     folder = Folder(tmp_path, source={"symbols": ["COMI"], "simulated": {"speed": 0, "history_sessions": 5, "minutes": 5}})
     assert folder.run("main").process.returncode == 0
     warehouse = tmp_path / "warehouse"
-    environment = folder.environment(EGX_WAREHOUSE=str(warehouse))
+    variables = folder.environment(EGX_WAREHOUSE=str(warehouse))
     process = subprocess.Popen(
-        [sys.executable, "-m", "warehouse.schedule"], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "warehouse.schedule"], cwd=ROOT, env=variables, stderr=subprocess.PIPE, text=True
     )
     try:
         state = warehouse / "schedule.json"
         wait_for(lambda: state.exists() and json.loads(state.read_text())["ok"] is True, "a run", 120)
         assert (warehouse / "gold" / "vw_gold_market_snapshot.parquet").exists()
         healthy = [sys.executable, "-m", "warehouse.schedule", "--healthy"]
-        assert subprocess.run(healthy, cwd=ROOT, env=environment, check=False, timeout=60).returncode == 0
+        assert subprocess.run(healthy, cwd=ROOT, env=variables, check=False, timeout=60).returncode == 0
         process.send_signal(signal.SIGTERM)
         errors = process.communicate(timeout=30)[1]
         assert process.returncode == 0, errors
