@@ -123,6 +123,17 @@ class Place:
         some = " and r.symbol =~ /S0000[0-7]/"
         return seldom(lambda: counted(some) >= 8 * (self.bars // SYMBOLS) and counted() >= self.bars)
 
+    @contextmanager
+    def influxdb_cpu(self, seconds: list[float]) -> Iterator[None]:
+        """Adds InfluxDB's user and system time within."""
+        process = self.influxdb.process
+        if process is None:
+            raise RuntimeError("InfluxDB has ended")
+        before = process.cpu_times()
+        yield
+        after = process.cpu_times()
+        seconds.append(after.user + after.system - before.user - before.system)
+
     def all_committed(self, group: str, topic: str = TOPIC) -> Callable[[], bool]:
         """Whether a group has committed the topic's ends."""
         goal = ends(self.kafka.address, topic)
