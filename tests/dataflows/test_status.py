@@ -152,7 +152,7 @@ def test_spans_are_for_people(seconds: float, said: str) -> None:
 
 def test_gold_has_a_renamed_company_under_its_new_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(status, "newest_days", lambda: {"VLMR": NOW.date(), "COMI": NOW.date()})
-    settings = Settings.model_construct(
+    settings = Settings(
         source=Source(symbols=("COMI", "EKHO", "ETEL")), live=Live(sqlite=tmp_path / "none"), archive=Archive(url=str(tmp_path))
     )
     Settings.file = tmp_path / "config.yaml"
