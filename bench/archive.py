@@ -45,7 +45,7 @@ def against_consuming(place: Place, rounds: int) -> list[Row]:
     return [
         Row("archive", "backlog to S3, beside consuming alone", rate, "bars/s", peer, ratio, ">= 0.5x", ratio >= 0.5),
         Row("archive", "CPU a bar, start included", statistics.median(cpus), "us"),
-        Row("archive", "peak memory", max(peaks), "MB", None, None, "<= 250 MB", max(peaks) <= 250),
+        Row("archive", "peak memory", max(peaks), "MB"),
         _object_row(place, objects, int(most)),
     ]
 

@@ -14,6 +14,7 @@ from connectors.kafka import Record, Writer
 from dataflows.bar import Bar, encode
 
 MINUTE = dt.timedelta(minutes=1)
+SYMBOLS = 250
 
 
 def messages(count: int, symbols: int, start: dt.datetime) -> Iterator[Record]:
@@ -31,7 +32,9 @@ def messages(count: int, symbols: int, start: dt.datetime) -> Iterator[Record]:
         yield Record(symbol.encode(), encode(bar))
 
 
-def fill(bootstrap: str, topic: str, count: int, *, symbols: int = 250, partitions: int = 4, compression: str = "lz4") -> None:
+def fill(
+    bootstrap: str, topic: str, count: int, *, symbols: int = SYMBOLS, partitions: int = 4, compression: str = "lz4"
+) -> None:
     """Makes the topic and writes the bars, the newest of now minus a minute."""
     admin = AdminClient({"bootstrap.servers": bootstrap})
     for future in admin.create_topics([NewTopic(topic, num_partitions=partitions, replication_factor=1)]).values():

@@ -6,12 +6,14 @@ import json
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 from urllib.parse import urlencode
 
+import msgspec
 import urllib3
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from isal import igzip
@@ -27,7 +29,7 @@ _ESCAPE_TEXT = str.maketrans({'"': r"\"", "\\": r"\\"})
 _ESCAPE_TAG = str.maketrans({",": r"\,", "=": r"\=", " ": r"\ "})
 
 
-class Point(NamedTuple):
+class Point(msgspec.Struct, frozen=True, gc=False):
     """One point: its series (measurement and tags) and its fields as line protocol, its time, and where it came from.
 
     :arg time: microseconds since 1970, UTC.
@@ -243,6 +245,9 @@ class _Underway(NamedTuple):
     requests: list[tuple[list[Point], Future[None]]]
 
 
+_CALLS_AHEAD: Final = 2  # of 1 InfluxDB is idle between requests; of 3 no more is won
+
+
 class _ServerPartition(StatefulSinkPartition[Sequence[Point], None]):
     def __init__(self, sink: InfluxDBSink) -> None:
         self._sink = sink
@@ -250,13 +255,14 @@ class _ServerPartition(StatefulSinkPartition[Sequence[Point], None]):
         self._retry = Retry(sink.retry_seconds, sink.stop, on_retry=sink.on_retry)
         self._retention = self._retry(self._server.retention_seconds)
         self._pool = ThreadPoolExecutor(sink.parallel, thread_name_prefix="influxdb")
-        self._underway: _Underway | None = None
+        self._underway: deque[_Underway] = deque()
+        """The calls whose points are not known to be durable yet, the oldest first."""
 
     @override
     def write_batch(self, values: list[Sequence[Point]]) -> None:
         # Of several points of one series and time, the last is the one that stays.
         points = {(point.series, point.time): point for batch in values for point in batch}
-        if self._underway is not None and not points.keys().isdisjoint(self._underway.points):
+        while any(not points.keys().isdisjoint(begun.points) for begun in self._underway):
             self._finish()  # the later version must come after the earlier one
         kept = list(points.values())
         if self._retention is not None:
@@ -268,16 +274,18 @@ class _ServerPartition(StatefulSinkPartition[Sequence[Point], None]):
         begun = _Underway(points, sum(map(len, values)), [])
         for batch in (kept[first : first + size] for first in range(0, len(kept), size)):
             begun.requests.append((batch, self._pool.submit(self._send, lines(batch))))
-        self._finish()
-        self._underway = begun
-        if len(kept) < size:
-            self._finish()  # no backlog: nothing is won by leaving it for later
+        self._underway.append(begun)
+        # Without a backlog nothing is won by leaving it for later.
+        self._finish_but(_CALLS_AHEAD if len(kept) >= size else 0)
+
+    def _finish_but(self, calls: int) -> None:
+        """Waits until no more than the last `calls` are under way."""
+        while len(self._underway) > calls:
+            self._finish()
 
     def _finish(self) -> None:
-        """Waits until what is under way is durable."""
-        done, self._underway = self._underway, None
-        if done is None:
-            return
+        """Waits until the oldest call that is under way is durable."""
+        done = self._underway.popleft()
         wait([request for _, request in done.requests])
         for batch, request in done.requests:
             try:
@@ -302,7 +310,7 @@ class _ServerPartition(StatefulSinkPartition[Sequence[Point], None]):
 
     @override
     def snapshot(self) -> None:
-        self._finish()
+        self._finish_but(0)
         return
 
     @override
@@ -313,14 +321,14 @@ class _ServerPartition(StatefulSinkPartition[Sequence[Point], None]):
 
 def lines(points: Sequence[Point]) -> bytes:
     """The points as line protocol."""
-    return b"\n".join([b"%b %b %d" % point[:3] for point in points])
+    return b"\n".join([b"%b %b %d" % (point.series, point.fields, point.time) for point in points])
 
 
 class InfluxDBSink(FixedPartitionedSink[Sequence[Point], None]):
     """Writes points; items are (the number of a partition, points).
 
     Delivery: durable at the end of the epoch (`snapshot`); what makes no full request, as soon as `write_batch` returns (of a
-    backlog, one call's requests are under way while the next are read). At least once onto the point's key (series and time):
+    backlog, two calls' requests are under way while the next are read). At least once onto the point's key (series and time):
     the last one wins, a replay changes nothing. A point that InfluxDB refuses goes to `on_refused`, and its neighbours are
     written. Points older than the bucket's retention are not sent (InfluxDB would refuse them) but counted.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,6 +12,7 @@ from itertools import groupby
 from operator import methodcaller
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
+import msgspec
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from confluent_kafka import (
@@ -64,7 +66,7 @@ class Chunk(NamedTuple):
     messages: list[Message]
 
 
-class Record(NamedTuple):
+class Record(msgspec.Struct, frozen=True, gc=False):
     """A message to write."""
 
     key: bytes | None
@@ -261,6 +263,7 @@ class _ReaderPartition(StatefulSourcePartition[tuple[str, Chunk], None]):
             {
                 "queued.max.messages.kbytes": 16_384,
                 "fetch.wait.max.ms": 100,
+                "fetch.queue.backoff.ms": 10,  # the default is a second without reading whenever the queue was full
                 **source.client,
                 "group.id": source.group,
                 "enable.auto.commit": False,
@@ -318,16 +321,7 @@ class _ReaderPartition(StatefulSourcePartition[tuple[str, Chunk], None]):
         self._empty = not messages
         chunks = []
         for partition, run in groupby(messages, methodcaller("partition")):
-            good = []
-            for message in run:
-                if (error := message.error()) is None:
-                    good.append(message)
-                    self._next[partition] = (message.offset() or 0) + 1
-                elif error.code() == KafkaError._PARTITION_EOF:
-                    self._next[partition] = message.offset() or 0  # past what is no message, such as a transaction's mark
-                    self._failing_since.pop(partition, None)
-                else:
-                    self._raise_for(error, partition)
+            good = self._good(partition, [*run])
             if good:
                 self._failing_since.pop(partition, None)
                 chunks.append((self._key, Chunk(self._source.topic, partition, good)))
@@ -340,6 +334,21 @@ class _ReaderPartition(StatefulSourcePartition[tuple[str, Chunk], None]):
             self._tell_at = time.monotonic() + 1
             self._source.reader.read(self._source.group, self._next, self._lags())
         return chunks
+
+    def _good(self, partition: int, run: list[Message]) -> list[Message]:
+        """What of a partition's messages is none of librdkafka's own, which tell of errors and ends."""
+        if any(map(Message.error, run)):
+            for message in run:
+                if (error := message.error()) is None:
+                    self._next[partition] = (message.offset() or 0) + 1
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    self._next[partition] = message.offset() or 0  # past what is no message, such as a transaction's mark
+                    self._failing_since.pop(partition, None)
+                else:
+                    self._raise_for(error, partition)
+            return [message for message in run if message.error() is None]
+        self._next[partition] = (run[-1].offset() or 0) + 1
+        return run
 
     def _reached_the_end(self) -> bool:
         ends = self._source.until()
@@ -579,6 +588,11 @@ class Writer:
         :raises TransientError: they could not be delivered in `retry_seconds`.
         :raises Stopped: the process was asked to end while waiting; some may have been delivered.
         """
+        self.send(records)
+        return self.wait()
+
+    def send(self, records: Iterable[Record]) -> None:
+        """Hands the records to librdkafka, which sends them on its own. Raises as `write` does."""
         self._delivered = {}
         produce, topic = self._producer.produce, self._topic
         for record in records:
@@ -592,6 +606,9 @@ class Writer:
                 except KafkaException as error:
                     self._failed = error.args[0]
                     self._check()
+
+    def wait(self) -> dict[int, int]:
+        """Waits until the broker has all that was sent. Returns and raises as `write` does."""
         stopping: float | None = None
         while self._producer.flush(0.1):
             self._check()
@@ -618,25 +635,38 @@ OnWritten = Callable[[int, Mapping[int, int]], None]
 
 
 class _WriterPartition(StatefulSinkPartition[Sequence[Record], None]):
-    def __init__(self, writer: Writer, on_written: OnWritten) -> None:
-        self._writer, self._on_written = writer, on_written
+    def __init__(self, writer: Writer, ahead_from: float, on_written: OnWritten) -> None:
+        self._writer, self._ahead_from, self._on_written = writer, ahead_from, on_written
+        self._sent = 0
+        """Records that were handed to the writer and are not known to be with the broker yet."""
 
     @override
     def write_batch(self, values: list[Sequence[Record]]) -> None:
-        ends = self._writer.write(record for batch in values for record in batch)
-        self._on_written(sum(map(len, values)), ends)
+        self._finish()
+        self._sent = sum(map(len, values))
+        self._writer.send(record for batch in values for record in batch)
+        if self._sent < self._ahead_from:
+            self._finish()
+
+    def _finish(self) -> None:
+        if self._sent:
+            ends = self._writer.wait()
+            sent, self._sent = self._sent, 0
+            self._on_written(sent, ends)
 
     @override
     def snapshot(self) -> None:
-        return None
+        self._finish()
+        return
 
 
 class KafkaSink(FixedPartitionedSink[Sequence[Record], None]):
     """Writes batches of records to a topic; items are (any key, records).
 
     Delivery: durable when `write_batch` returns (acks=all, every delivery report checked), in order within a key, and never
-    doubled by a retry (idempotent producer); a batch that is handed over again after a crash is written again. One
-    partition: a topic's writer is one, so that its order is the order of the flow.
+    doubled by a retry (idempotent producer); a batch that is handed over again after a crash is written again. A batch of at
+    least `ahead_from` records may still be on its way then, while the flow prepares the next: it is durable when that is
+    handed over, and at the end of the epoch. One partition: a topic's writer is one, so that its order is the order of the flow.
     """
 
     def __init__(
@@ -646,14 +676,16 @@ class KafkaSink(FixedPartitionedSink[Sequence[Record], None]):
         *,
         stop: threading.Event,
         retry_seconds: float = 300,
+        ahead_from: float = math.inf,
         on_written: OnWritten = lambda count, ends: None,
     ) -> None:
         """
         :arg retry_seconds: how long a record may wait for the broker before the flow fails.
+        :arg ahead_from: records.
         :arg on_written: called with how many records were written, and partition -> the offset after the last of them.
         """
         self._client, self._topic, self._stop = client, topic, stop
-        self._retry_seconds, self._on_written = retry_seconds, on_written
+        self._retry_seconds, self._ahead_from, self._on_written = retry_seconds, ahead_from, on_written
 
     @override
     def list_parts(self) -> list[str]:
@@ -667,5 +699,6 @@ class KafkaSink(FixedPartitionedSink[Sequence[Record], None]):
     def build_part(self, step_id: str, for_part: str, resume_state: None) -> _WriterPartition:
         return _WriterPartition(
             Writer(self._client, self._topic, stop=self._stop, retry_seconds=self._retry_seconds),
+            self._ahead_from,
             self._on_written,
         )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
@@ -155,6 +155,8 @@ class _ObjectsPartition(StatefulSinkPartition[Sequence[Piece], None]):
     def __init__(self, store: ObjectStore, parallel: int, retry: Retry, on_written: Callable[[int], None]) -> None:
         self._store, self._retry, self._on_written = store, retry, on_written
         self._blocks: dict[int, _Block] = {}
+        self._underway: list[Future[int]] = []
+        """Puts of blocks that are complete."""
         self._pool = ThreadPoolExecutor(parallel, thread_name_prefix="put")
 
     @override
@@ -164,26 +166,32 @@ class _ObjectsPartition(StatefulSinkPartition[Sequence[Piece], None]):
                 block = self._blocks.get(piece.stream)
                 if block is None or block.number != piece.block:
                     if block is not None:
-                        self._put([block])
+                        self._finish()  # of what is complete, one block at a time is kept
+                        self._put(block)
                     block = self._blocks[piece.stream] = _Block(piece.block)
                 block.add(piece)
 
     @override
     def snapshot(self) -> None:
-        self._put(self._blocks.values())
+        for block in self._blocks.values():
+            self._put(block)
         self._blocks = {}
+        self._finish()
         return
 
-    def _put(self, blocks: Iterable[_Block]) -> None:
-        objects = [(f"{folder}/{name}", lines) for block in blocks for folder, (name, lines) in block.objects.items()]
-        for _ in self._pool.map(self._put_one, objects):
-            pass  # raises what the put raised
-        self._on_written(sum(len(lines) for _, lines in objects))
+    def _put(self, block: _Block) -> None:
+        """Begins to put a block's objects, while the flow goes on."""
+        self._underway += [self._pool.submit(self._put_one, folder, *of) for folder, of in block.objects.items()]
 
-    def _put_one(self, item: tuple[str, list[bytes]]) -> None:
-        key, lines = item
+    def _put_one(self, folder: str, name: str, lines: list[bytes]) -> int:
         body = b"\n".join(lines) + b"\n"
-        self._retry(lambda: self._store.put(key, body))
+        self._retry(lambda: self._store.put(f"{folder}/{name}", body))
+        return len(lines)
+
+    def _finish(self) -> None:
+        """Waits until what is under way is durable; raises what a put raised."""
+        underway, self._underway = self._underway, []
+        self._on_written(sum(put.result() for put in underway))
 
     @override
     def close(self) -> None:
@@ -193,14 +201,15 @@ class _ObjectsPartition(StatefulSinkPartition[Sequence[Piece], None]):
 class ObjectSink(FixedPartitionedSink[Sequence[Piece], None]):
     """One object for each folder, stream and epoch, or, where an epoch spans several blocks of a stream, each block.
 
-    Delivery: durable at the end of the epoch (`snapshot`). Exactly once in effect, if the input replays at most the one epoch
-    that was not committed, from where it began: an object is named by its first line, and objects are cut at the ends of
-    blocks and of epochs only. A replay starts with the same line and so writes the same first object, a block begins with the
-    same line in every run, and so whatever a replay writes lies over what was there. (Were objects cut after a number of
-    lines, a replay whose epochs end elsewhere would cut elsewhere, and leave lines in two objects.)
+    Delivery: durable at the end of the epoch (`snapshot`); a block that has ended is put while the next is read. Exactly once in
+    effect, if the input replays at most the one epoch that was not committed, from where it began: an object is named by its
+    first line, and objects are cut at the ends of blocks and of epochs only. A replay starts with the same line and so writes
+    the same first object, a block begins with the same line in every run, and so whatever a replay writes lies over what was
+    there. (Were objects cut after a number of lines, a replay whose epochs end elsewhere would cut elsewhere, and leave lines
+    in two objects.)
 
-    Memory: the lines of one block of each stream. Items are (the number of a partition, pieces); all pieces of a stream
-    belong to one partition.
+    Memory: the lines of one block of each stream, and of one more that is being put. Items are (the number of a partition,
+    pieces); all pieces of a stream belong to one partition.
     """
 
     def __init__(

@@ -37,17 +37,18 @@ class Table(NamedTuple):
         return f'INSERT INTO "{self.name}" VALUES ({marks}) ON CONFLICT ({key}) DO UPDATE SET {values}'  # noqa: S608 - names of ours
 
 
-def connect(path: Path, *, check_same_thread: bool = True) -> sqlite3.Connection:
-    """A connection that others can read beside (write-ahead log) and whose commits survive a power cut.
+def connect(path: Path, *, check_same_thread: bool = True, survive_power_cuts: bool = True) -> sqlite3.Connection:
+    """A connection that others can read beside (write-ahead log) and whose commits survive the process's end.
 
     :arg check_same_thread: false where several threads use it, one at a time.
+    :arg survive_power_cuts: whether each commit waits for the disk; without, a power cut may take the last ones back.
     :raises PermanentError: the file cannot be made, written or read as a database.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(path, timeout=30, check_same_thread=check_same_thread)
         connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(f"PRAGMA synchronous = {'FULL' if survive_power_cuts else 'NORMAL'}")
         return connection
     except (OSError, sqlite3.Error) as error:
         raise PermanentError(f"cannot write the SQLite file {path} ({error}): check the path and its permissions") from None

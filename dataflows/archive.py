@@ -8,18 +8,21 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import bytewax.operators as op
 from bytewax.dataflow import Dataflow
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
 
 from connectors.objects import Directory, ObjectSink, Piece
-from connectors.s3 import Bucket
 from dataflows import process
 from dataflows.bar import EARLIEST, Bar, canonical
 from dataflows.messages import Decoded, dead_letters, decode
 from dataflows.process import Run
 from dataflows.settings import Settings
+
+if TYPE_CHECKING:
+    from connectors.s3 import Bucket
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
@@ -107,6 +110,8 @@ def store(settings: Settings) -> Directory | Bucket:
     _, separator, rest = settings.archive.url.partition("s3://")
     if not separator:
         return Directory(Path(settings.path(settings.archive.url)))
+    from connectors.s3 import Bucket  # here, for those who want it: boto3's import is half of a leg's start
+
     bucket, _, prefix = rest.partition("/")
     s3 = settings.archive.s3
     return Bucket(

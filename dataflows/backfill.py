@@ -19,6 +19,7 @@ from typing import Any
 
 from bytewax.dataflow import Dataflow
 from bytewax.run import cli_main
+from msgspec.structs import replace
 
 from connectors.errors import ConnectorError
 from connectors.polling import Poll
@@ -179,7 +180,7 @@ def run(settings: Settings, lacking: Mapping[Series, Wanted]) -> int:
     if settings.source.kind == "egxpy":
         poll = from_egxpy(settings, lacking, quiet)
     else:
-        once = settings.model_copy(update={"source": settings.source.model_copy(update={"follow": False})})
+        once = replace(settings, source=replace(settings.source, follow=False))
         poll = from_poll(sources.build(once)[0], lacking, quiet)
     runs: list[process.Run] = []
 

@@ -5,6 +5,7 @@ python -m bytewax.run dataflows.ingest
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from dataflows import process, sources
 from dataflows.bar import Bar, encode
 from dataflows.process import Run
 from dataflows.published import Published
+
+AHEAD_FROM = 1000  # records; a backlog comes in larger batches, what is new of a poll seldom does
 
 
 def ingest(flow: Dataflow, run: Run, poll: Poll[Bar] | None = None, *, again: bool = False) -> None:
@@ -95,6 +98,7 @@ def kafka_sink(run: Run, published: Published) -> KafkaSink:
         run.settings.kafka.topic,
         stop=run.stop,
         retry_seconds=run.settings.retry_seconds,
+        ahead_from=AHEAD_FROM if run.alone else math.inf,
         on_written=written,
     )
     guarded: KafkaSink = run.guard(run.metrics.sink("ingest", sink))

@@ -40,7 +40,7 @@ def decode(chunk: Chunk, leg: str, now: dt.datetime) -> Decoded:
         messages = [message for message in messages if _is_for(leg, message)]
     values = [message.value() or b"" for message in messages]
     # What is believed at the earliest arrival is believed at each.
-    earliest = min((_at(*arrival, now) for arrival in set(map(_arrival, messages))), default=now)
+    earliest = min((_at(*arrival, now) for arrival in set(map(Message.timestamp, messages))), default=now)
     results = decode_all(values, earliest)
     if {type(result) for result in results} == {Bar}:
         bars: Any = results
@@ -48,7 +48,7 @@ def decode(chunk: Chunk, leg: str, now: dt.datetime) -> Decoded:
     decoded = Decoded(chunk.topic, chunk.partition, [], [])
     for result, message, value in zip(results, messages, values, strict=True):
         if type(result) is not Bar:
-            result = decode_one(value, _at(*_arrival(message), now))
+            result = decode_one(value, _at(*message.timestamp(), now))
         if isinstance(result, Rejected):
             decoded.rejected.append((result, message))
         else:
@@ -59,14 +59,9 @@ def decode(chunk: Chunk, leg: str, now: dt.datetime) -> Decoded:
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
-def _arrival(message: Message) -> tuple[int, int]:
-    """Of when Kafka got the message: the kind of the time, and the second (since 1970)."""
-    kind, milliseconds = message.timestamp()
-    return kind, milliseconds // 1000
-
-
-def _at(kind: int, second: int, now: dt.datetime) -> dt.datetime:
-    return now if kind == TIMESTAMP_NOT_AVAILABLE else _second(second)
+def _at(kind: int, milliseconds: int, now: dt.datetime) -> dt.datetime:
+    """When Kafka got a message, by its timestamp; to the second."""
+    return now if kind == TIMESTAMP_NOT_AVAILABLE else _second(milliseconds // 1000)
 
 
 @lru_cache(maxsize=1024)

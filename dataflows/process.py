@@ -54,9 +54,14 @@ class Run:
     metrics: Metrics = field(default_factory=lambda: Metrics(LEGS))
 
     @property
+    def alone(self) -> bool:
+        """Whether this process is of one leg, so that no other waits for what it does."""
+        return len(self.metrics.legs) == 1
+
+    @property
     def wait_seconds(self) -> float:
         """How long an input may wait for something to come in: where it is the process's only one, nobody is held up."""
-        return 0.1 if len(self.metrics.legs) == 1 and self.settings.kafka.readers == 1 else 0
+        return 0.1 if self.alone and self.settings.kafka.readers == 1 else 0
 
     def check(self, open_store: Callable[[], object]) -> None:
         """Tries a store once at the start, so that wrong settings show at once and not with the first bar.
@@ -197,7 +202,7 @@ def start(**legs: Callable[[Dataflow, Run], None]) -> Dataflow:
     figures.start()
     _reporting.append((progress, figures))
     atexit.register(_end, progress, figures)
-    _collect_seldom()
+    collect_seldom()
     return flow
 
 
@@ -208,7 +213,7 @@ def _report_failed_start(settings: Settings, legs: tuple[str, ...], error: str) 
         write_report(report_file(settings.path(settings.metrics.folder), legs), report)
 
 
-def _collect_seldom() -> None:
+def collect_seldom() -> None:
     """Lets Python look for cycles among 100,000 new objects, not 700, and never among what was imported.
 
     A chunk of messages is tens of thousands of objects that have no cycles and are freed by their counts; to look at them again

@@ -6,7 +6,7 @@ import datetime as dt
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
@@ -16,17 +16,35 @@ import msgspec
 from connectors.sqlite import cannot_write, connect
 from dataflows.bar import Bar
 
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MICROSECOND = dt.timedelta(microseconds=1)
-_ASKED_AT_ONCE = 500  # SQLite takes at least 999 values a statement
+_ASKED_AT_ONCE = 250  # of two values each: SQLite takes at least 999 values a statement, and 500 terms in VALUES
+_TABLES = """
+CREATE TABLE IF NOT EXISTS series (
+    number INTEGER PRIMARY KEY, target TEXT, exchange TEXT, symbol TEXT, interval TEXT, newest INTEGER,
+    UNIQUE (target, exchange, symbol, interval)
+);
+CREATE TABLE IF NOT EXISTS versions (start INTEGER, series INTEGER, version BLOB, PRIMARY KEY (start, series)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS stamped (target TEXT PRIMARY KEY, at TEXT) WITHOUT ROWID;
+"""
 _encoder = msgspec.json.Encoder()
-_FORGET = "DELETE FROM published WHERE target = ?"
+
+_BEFORE_ALL = -(2**63)
+
+Name = tuple[str, str, str]
+"""A series: exchange, symbol, interval."""
+Key = tuple[int, int]
+"""A bar: its start in microseconds since 1970, and the number of its series."""
+Note = tuple[int, int, bytes]
+"""A bar, as in `Key`, and its version."""
 
 
 class Published:
     """The memory of ingest, in a SQLite file.
 
     A bar is noted there only when it is durable in Kafka: after a crash a bar may be published again (as a newer version
-    with the same values), never left out. Its callers may be different threads.
+    with the same values), never left out; after a power cut, which may take the last notes back, too. Its callers may be
+    different threads.
     """
 
     def __init__(self, path: Path, target: str, durable: Callable[[Mapping[int, int]], bool]) -> None:
@@ -37,21 +55,30 @@ class Published:
         self._target, self._durable = target, durable
         self._lock = threading.RLock()
         self._path = path
-        self._connection = connect(path, check_same_thread=False)
+        self._connection = connect(path, check_same_thread=False, survive_power_cuts=False)
         with self._locked():
             self._open()
 
     def _open(self) -> None:
-        self._connection.execute(
-            "CREATE TABLE IF NOT EXISTS published (target TEXT, bar BLOB, version BLOB, PRIMARY KEY (target, bar)) WITHOUT ROWID"
-        )
-        self._connection.execute("CREATE TABLE IF NOT EXISTS stamped (target TEXT PRIMARY KEY, at TEXT) WITHOUT ROWID")
+        self._connection.executescript(_TABLES)
         row = self._connection.execute("SELECT at FROM stamped WHERE target = ?", (self._target,)).fetchone()
         self._stamp = dt.datetime.fromisoformat(row[0]) if row else dt.datetime.min.replace(tzinfo=dt.UTC)
-        self._pending: dict[bytes, bytes] = {}
+        self._series: dict[Name, int] = {}
+        self._newest: dict[int, int] = {}
+        """Series -> the start of its newest bar that is noted; what is newer need not be looked up."""
+        self._load_series()
+        self._pending: dict[Key, bytes] = {}
         """Bars that are noted nowhere but here yet."""
-        self._writing: deque[tuple[bytes, bytes]] = deque()
-        self._written: deque[tuple[dict[int, int], list[tuple[bytes, bytes]]]] = deque()
+        self._writing: list[Note] = []
+        self._written: deque[tuple[dict[int, int], list[Note]]] = deque()
+
+    def _load_series(self) -> None:
+        rows = self._connection.execute(
+            "SELECT exchange, symbol, interval, number, newest FROM series WHERE target = ?", (self._target,)
+        )
+        for exchange, symbol, interval, number, newest in rows:
+            self._series[exchange, symbol, interval] = number
+            self._newest.setdefault(number, newest)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -65,9 +92,12 @@ class Published:
     def forget(self) -> None:
         """Starts over: every bar is new."""
         with self._locked(), self._connection:
-            self._connection.execute(_FORGET, (self._target,))
+            of_target = "(SELECT number FROM series WHERE target = ?)"
+            self._connection.execute(f"DELETE FROM versions WHERE series IN {of_target}", (self._target,))  # noqa: S608 - ours
+            self._connection.execute("UPDATE series SET newest = ? WHERE target = ?", (_BEFORE_ALL, self._target))
+            self._newest = dict.fromkeys(self._newest, _BEFORE_ALL)
 
-    def changed(self, bars: Iterable[Bar], *, again: bool = False) -> list[Bar]:
+    def changed(self, bars: Sequence[Bar], *, again: bool = False) -> list[Bar]:
         """The bars that were never published, or with other values, in order.
 
         Not those that a source gives as unfinished after it gave them as final: it has gone back, as a replay does.
@@ -75,25 +105,42 @@ class Published:
         :arg again: those that were published with the same values, too: they are known to be lost.
         """
         new = []
-        versions = [(bar, _identity(bar), _version(bar)) for bar in bars]
+        versions = _versions(bars)
         with self._locked():
-            noted = self._noted([identity for _, identity, _ in versions if identity not in self._pending])
-            for bar, identity, version in versions:
-                known = self._pending.get(identity) or noted.get(identity)
+            keys = self._keys(bars)
+            noted = self._noted([key for key in keys if key[0] <= self._newest[key[1]]])
+            for bar, key, version in zip(bars, keys, versions, strict=True):
+                known = self._pending.get(key) or noted.get(key)
                 if known is None or ((again or known != version) and not (_final(known) and not _final(version))):
-                    self._pending[identity] = version
-                    self._writing.append((identity, version))
+                    self._pending[key] = version
+                    self._writing.append((*key, version))
                     new.append(bar)
         return new
 
-    def _noted(self, identities: Sequence[bytes]) -> dict[bytes, bytes]:
-        """Those of the bars that are noted: identity -> version."""
-        found: dict[bytes, bytes] = {}
-        for first in range(0, len(identities), _ASKED_AT_ONCE):
-            some = identities[first : first + _ASKED_AT_ONCE]
-            marks = ",".join("?" * len(some))
-            query = f"SELECT bar, version FROM published WHERE target = ? AND bar IN ({marks})"  # noqa: S608 - marks only
-            found.update(self._connection.execute(query, (self._target, *some)))
+    def _keys(self, bars: Sequence[Bar]) -> list[Key]:
+        names = [(bar.exchange, bar.symbol, bar.interval) for bar in bars]
+        if unknown := set(names) - self._series.keys():
+            with self._connection:
+                self._connection.executemany(
+                    "INSERT OR IGNORE INTO series (target, exchange, symbol, interval, newest) VALUES (?, ?, ?, ?, ?)",
+                    [(self._target, *name, _BEFORE_ALL) for name in sorted(unknown)],
+                )
+            self._load_series()
+        return [((bar.datetime - _EPOCH) // _MICROSECOND, self._series[name]) for bar, name in zip(bars, names, strict=True)]
+
+    def _noted(self, keys: Sequence[Key]) -> dict[Key, bytes]:
+        """Those of the bars that are noted: key -> version."""
+        found: dict[Key, bytes] = {}
+        for first in range(0, len(keys), _ASKED_AT_ONCE):
+            some = keys[first : first + _ASKED_AT_ONCE]
+            asked = ",".join(["(?,?)"] * len(some))
+            # CROSS JOIN keeps the order: each bar that is asked about is looked up by the key.
+            query = f"""
+                WITH asked (start, series) AS (VALUES {asked})
+                SELECT start, series, version FROM asked CROSS JOIN versions USING (start, series)
+            """  # noqa: S608 - marks only
+            rows = self._connection.execute(query, [value for key in some for value in key])
+            found.update(((start, series), version) for start, series, version in rows)
         return found
 
     def stamp(self, bars: Sequence[Bar], now: dt.datetime) -> list[Bar]:
@@ -107,7 +154,8 @@ class Published:
     def written(self, count: int, ends: Mapping[int, int]) -> None:
         """The next `count` bars that `changed` gave are in Kafka, up to partition -> offset."""
         with self._locked():
-            self._written.append((dict(ends), [self._writing.popleft() for _ in range(count)]))
+            self._written.append((dict(ends), self._writing[:count]))
+            del self._writing[:count]
             self.note()
 
     def note(self) -> None:
@@ -116,28 +164,34 @@ class Published:
             self._note()
 
     def _note(self) -> None:
-        noted: list[tuple[bytes, bytes]] = []
+        noted: list[Note] = []
         while self._written and self._durable(self._written[0][0]):
             noted += self._written.popleft()[1]
-        if noted:
-            with self._connection:
-                self._connection.executemany(
-                    "INSERT OR REPLACE INTO published VALUES (?, ?, ?)",
-                    ((self._target, identity, version) for identity, version in noted),
-                )
-                self._connection.execute("INSERT OR REPLACE INTO stamped VALUES (?, ?)", (self._target, self._stamp.isoformat()))
-            for identity, version in noted:
-                if self._pending.get(identity) == version:
-                    del self._pending[identity]
+        if not noted:
+            return
+        newest: dict[int, int] = {}
+        for start, series, _ in noted:
+            if start > newest.get(series, self._newest[series]):
+                newest[series] = start
+        with self._connection:
+            self._connection.executemany("INSERT OR REPLACE INTO versions VALUES (?, ?, ?)", noted)
+            self._connection.executemany(
+                "UPDATE series SET newest = ? WHERE number = ?", [(start, series) for series, start in newest.items()]
+            )
+            self._connection.execute("INSERT OR REPLACE INTO stamped VALUES (?, ?)", (self._target, self._stamp.isoformat()))
+        self._newest |= newest
+        for start, series, version in noted:
+            if self._pending.get((start, series)) == version:
+                del self._pending[start, series]
 
 
-def _identity(bar: Bar) -> bytes:
-    return f"{bar.exchange}/{bar.symbol}/{bar.interval}/{bar.datetime.timestamp():.6f}".encode()
-
-
-def _version(bar: Bar) -> bytes:
-    values = (bar.open, bar.high, bar.low, bar.close, bar.volume, bar.source, bar.is_final)
-    return blake2b(_encoder.encode(values), digest_size=8).digest() + (b"F" if bar.is_final else b"-")
+def _versions(bars: Sequence[Bar]) -> list[bytes]:
+    """Of each bar a hash of its values, and whether it is final."""
+    values = [(bar.open, bar.high, bar.low, bar.close, bar.volume, bar.source, bar.is_final) for bar in bars]
+    lines = _encoder.encode_lines(values).split(b"\n")
+    return [
+        blake2b(line, digest_size=8).digest() + (b"F" if bar.is_final else b"-") for bar, line in zip(bars, lines, strict=False)
+    ]
 
 
 def _final(version: bytes) -> bool:

@@ -13,30 +13,11 @@ import sys
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
-from urllib.parse import urlsplit
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
 
-import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    PositiveFloat,
-    PositiveInt,
-    SecretStr,
-    ValidationError,
-    model_validator,
-)
-from pydantic_settings import (
-    BaseSettings,
-    InitSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
-from pydantic_settings import (
-    SettingsError as SourceError,
-)
+import msgspec
+from msgspec import Meta
+from msgspec.inspect import DictType, VarTupleType, type_info
 
 from dataflows.bar import Interval
 
@@ -48,78 +29,92 @@ NOT_SETTINGS = re.compile(
 _SECRET = re.compile(r"password|secret|token|jaas|\.pem$|oauthbearer\.config", re.IGNORECASE)
 SYMBOLS = tuple("COMI ETEL SWDY PHDC ORAS ESRS HRHO OCDI SKPC TMGH JUFO EKHO CLHO OTMT BTFH HELI".split())  # noqa: SIM905
 ROOT = Path(__file__).resolve().parent.parent
+MASK = "**********"
+_WORDS = {  # msgspec's terms, and what a reader of config.yaml calls them
+    "Expected": "must be",
+    "Invalid RFC3339 encoded date": "must be a date, YYYY-MM-DD",
+    " | null": "",
+    "`int`": "an integer",
+    "`float`": "a number",
+    "`bool`": "true or false",
+    "`str`": "text",
+    "`date`": "a date, YYYY-MM-DD",
+    "`array`": "a list",
+    "`object`": "names with values",
+}
 
 
 class SettingsError(Exception):
     """A setting is missing, unknown or wrong; the message says which, and what to do."""
 
 
-def _name(value: str) -> str:
-    if not re.fullmatch(r"[A-Z0-9._]{1,20}", value):
-        raise ValueError("1 to 20 capital letters, digits, dots and underscores")
-    return value
+class Secret:
+    """A text that is shown to nobody who does not ask for it."""
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def get_secret_value(self) -> str:
+        return self._value
+
+    def __repr__(self) -> str:
+        return MASK
 
 
-def _web_url(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("an http:// or https:// address")
-    if parts.username or parts.password:
-        raise ValueError("an address without user and password: secrets have settings of their own")
-    return value
+_HOST = r"://(\[[^\s\]]+\]|[^\s/?#@:\[\]]+)(:\d+)?([/?#]|\Z)"
+_NAME = r"^[A-Z0-9._]{1,20}\Z"
+_WEB_URL = "^(?i:https?)" + _HOST
+_SOCKET_URL = "^(?i:wss?)" + _HOST
+_ARCHIVE_URL = r"^s3://.*[^/]|^(?!.*://|[a-z0-9]+:)"
+_PATTERNS = {
+    _NAME: "1 to 20 capital letters, digits, dots and underscores",
+    _WEB_URL: "an http:// or https:// address without user and password: secrets have settings of their own",
+    _SOCKET_URL: "a ws:// or wss:// address without user and password",
+    _ARCHIVE_URL: "a folder, or s3://bucket/prefix/",
+}
+
+Name = Annotated[str, Meta(pattern=_NAME)]
+WebUrl = Annotated[str, Meta(pattern=_WEB_URL)]
+SocketUrl = Annotated[str, Meta(pattern=_SOCKET_URL)]
+ArchiveUrl = Annotated[str, Meta(pattern=_ARCHIVE_URL)]
+Count = Annotated[int, Meta(ge=1)]
+Positive = Annotated[float, Meta(gt=0)]
+Minutes = Annotated[float, Meta(ge=0, le=240)]
+Speed = Annotated[float, Meta(ge=0, le=1_000_000)]
 
 
-def _socket_url(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in ("ws", "wss") or not parts.hostname:
-        raise ValueError("a ws:// or wss:// address")
-    return value
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Settings that belong together."""
 
 
-def _archive_url(value: str) -> str:
-    scheme, separator, rest = value.partition("://")
-    if (separator and (scheme != "s3" or not rest.strip("/"))) or re.match("[a-z0-9]+:(?!//)", value):
-        raise ValueError("a folder, or s3://bucket/prefix/")
-    return value
-
-
-Name = Annotated[str, AfterValidator(_name)]
-Speed = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Simulated(Section):
+class Simulated(Section, frozen=True):
     seed: int = 2025
     speed: Speed = 600
     date: dt.date | None = None
-    minutes: PositiveInt | None = None
-    history_sessions: Annotated[int, Field(ge=0)] = 260
+    minutes: Count | None = None
+    history_sessions: Annotated[int, Meta(ge=0)] = 260
 
 
-class Replay(Section):
+class Replay(Section, frozen=True):
     path: Path | None = None
     interval: Interval | None = None
     speed: Speed = 0
 
 
-class Egxpy(Section):
+class Egxpy(Section, frozen=True):
     username: str | None = None
-    password: SecretStr | None = None
+    password: Secret | None = None
     always: bool = False
-    before_open_minutes: Annotated[float, Field(ge=0, le=240)] = 10
-    after_close_minutes: Annotated[float, Field(ge=0, le=240)] = 25
-    delay_minutes: Annotated[float, Field(ge=0, le=240)] = 15
-    parallel: Annotated[int, Field(ge=1, le=64)] = 8
-    timeout_seconds: Annotated[float, Field(ge=1, le=300)] = 10
-    deadline_seconds: Annotated[float, Field(ge=1, le=600)] = 20
-    data_url: Annotated[str, AfterValidator(_socket_url)] | None = None
-    sign_in_url: Annotated[str, AfterValidator(_web_url)] | None = None
+    before_open_minutes: Minutes = 10
+    after_close_minutes: Minutes = 25
+    delay_minutes: Minutes = 15
+    parallel: Annotated[int, Meta(ge=1, le=64)] = 8
+    timeout_seconds: Annotated[float, Meta(ge=1, le=300)] = 10
+    deadline_seconds: Annotated[float, Meta(ge=1, le=600)] = 20
+    data_url: SocketUrl | None = None
+    sign_in_url: WebUrl | None = None
 
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
+    def __post_init__(self) -> None:
         if self.after_close_minutes <= self.delay_minutes:
             raise ValueError(
                 "such that after_close_minutes is above delay_minutes: the poll after the close would not see the close"
@@ -128,16 +123,15 @@ class Egxpy(Section):
             raise ValueError("such that deadline_seconds, for all attempts, is not below timeout_seconds, for one")
         if (self.username is None) != (self.password is None):
             raise ValueError("given both, EGX_SOURCE__EGXPY__USERNAME and EGX_SOURCE__EGXPY__PASSWORD, or neither")
-        return self
 
 
-class Source(Section):
+class Source(Section, frozen=True):
     kind: Literal["simulated", "replay", "egxpy"] = "simulated"
     exchange: Name = "EGX"
-    symbols: Annotated[tuple[Name, ...], Field(min_length=1)] = SYMBOLS
+    symbols: Annotated[tuple[Name, ...], Meta(min_length=1)] = SYMBOLS
     interval: Interval = "Daily"
-    bars: Annotated[int, Field(ge=1, le=5000)] = 30
-    poll_seconds: PositiveFloat = 300
+    bars: Annotated[int, Meta(ge=1, le=5000)] = 30
+    poll_seconds: Positive = 300
     follow: bool | None = None
     simulated: Simulated = Simulated()
     replay: Replay = Replay()
@@ -149,71 +143,68 @@ class Source(Section):
         return self.kind == "egxpy" if self.follow is None else self.follow
 
 
-class Kafka(Section):
+class Kafka(Section, frozen=True):
     bootstrap_servers: str = EMBEDDED
     topic: str = "egx_market_data"
     dead_letter_topic: str = "egx_market_data.dead_letter"
-    partitions: PositiveInt = 4
-    retain_days: PositiveFloat = 7
+    partitions: Count = 4
+    retain_days: Positive = 7
     replication_factor: int = -1
     username: str | None = None
-    password: SecretStr | None = None
+    password: Secret | None = None
     client: dict[str, Any] = {}
-    readers: PositiveInt = 1
-    batch_messages: PositiveInt = 10_000
+    readers: Count = 1
+    batch_messages: Count = 10_000
 
 
-class Ingest(Section):
+class Ingest(Section, frozen=True):
     state: Path = Path("data/ingest.sqlite")
 
 
-class Live(Section):
+class Live(Section, frozen=True):
     store: Literal["sqlite", "influxdb"] = "sqlite"
     sqlite: Path = Path("data/live.sqlite")
     group: str = "egx-influxdb-writer"
 
 
-class InfluxDB(Section):
-    url: Annotated[str, AfterValidator(_web_url)] = "http://127.0.0.1:8086"
+class InfluxDB(Section, frozen=True):
+    url: WebUrl = "http://127.0.0.1:8086"
     org: str = "egx"
     bucket: str = "market_data"
-    token: SecretStr | None = None
-    retain_days: PositiveFloat = 30
-    batch_points: PositiveInt = 5000
-    timeout_seconds: PositiveFloat = 10
+    token: Secret | None = None
+    retain_days: Positive = 30
+    batch_points: Count = 5000
+    timeout_seconds: Positive = 10
     ca_file: Path | None = None
 
 
-class S3(Section):
-    endpoint_url: Annotated[str, AfterValidator(_web_url)] | None = None
+class S3(Section, frozen=True):
+    endpoint_url: WebUrl | None = None
     region: str | None = None
     storage_class: str | None = None
     encryption: Literal["AES256", "aws:kms"] | None = None
     kms_key_id: str | None = None
 
 
-class Archive(Section):
-    url: Annotated[str, AfterValidator(_archive_url)] = "data/archive/streaming/"
+class Archive(Section, frozen=True):
+    url: ArchiveUrl = "data/archive/streaming/"
     group: str = "egx-s3-writer"
-    block_messages: PositiveInt = 65536
-    parallel: Annotated[int, Field(ge=1, le=256)] = 16
+    block_messages: Count = 65536
+    parallel: Annotated[int, Meta(ge=1, le=256)] = 16
     s3: S3 = S3()
 
 
-class Metrics(Section):
-    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+class Metrics(Section, frozen=True):
+    port: Annotated[int, Meta(ge=1, le=65535)] | None = None
     host: str = "127.0.0.1"
     influxdb: bool = False
     folder: Path = Path("data/status")
-    seconds: PositiveFloat = 5
+    seconds: Positive = 5
 
 
-class Settings(BaseSettings):
+class Settings(Section, frozen=True):
     """Everything that can be chosen; `load` reads it."""
 
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_nested_delimiter="__", env_ignore_empty=True, extra="forbid", frozen=True
-    )
     file: ClassVar[Path]
 
     source: Source = Source()
@@ -224,65 +215,16 @@ class Settings(BaseSettings):
     archive: Archive = Archive()
     metrics: Metrics = Metrics()
     logs: Literal["text", "json"] = "text"
-    retry_seconds: PositiveFloat = 300
-    progress_seconds: Annotated[float, Field(ge=0)] = 5
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        *sources: PydanticBaseSettingsSource,
-        **named: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return named["init_settings"], named["env_settings"], _File(settings_cls)
+    retry_seconds: Positive = 300
+    progress_seconds: Annotated[float, Meta(ge=0)] = 5
 
     def path(self, path: Path | str) -> Path:
         """A path of the settings, relative ones from the folder of config.yaml."""
         return self.file.parent / Path(path).expanduser()
 
 
-class _File(InitSettingsSource):
-    """config.yaml, with keys that were left empty taken as not given, and secrets refused."""
-
-    def __init__(self, settings_cls: type[BaseSettings]) -> None:
-        super().__init__(settings_cls, _given(self._read()))
-
-    def _read(self) -> dict[str, Any]:
-        if not Settings.file.is_file():
-            return {}
-        try:
-            values = yaml.safe_load(Settings.file.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, ValueError) as error:
-            raise SettingsError(f"{Settings.file} is not YAML: {' '.join(str(error).split())}") from None
-        except OSError as error:
-            raise SettingsError(f"cannot read {Settings.file}: {error.strerror}") from None
-        if values is None:
-            return {}
-        if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
-            raise SettingsError(f"{Settings.file} must hold sections, such as source: and kafka:")
-        for key, _ in _leaves(values):
-            if _SECRET.search(key):
-                name = PREFIX + key.replace(".", "__").upper()
-                if key.startswith("kafka.client."):
-                    name = "EGX_KAFKA__PASSWORD (sasl.password) or EGX_KAFKA__CLIENT (any, as JSON)"
-                raise SettingsError(f"{Settings.file}: {key} is a secret: remove it there and set the environment's {name}")
-        return values
-
-
-def _given(values: dict[str, Any]) -> dict[str, Any]:
-    return {k: _given(v) if isinstance(v, dict) else v for k, v in values.items() if v is not None}
-
-
-def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
-        elif value is not None:
-            yield f"{prefix}{key}", value
-
-
 @cache
-def load(**overrides: Any) -> Settings:
+def load() -> Settings:
     """The settings in effect: the environment over config.yaml over the defaults.
 
     The file is `$EGX_CONFIG`, or config.yaml in the working folder, or else the project's. Raises SettingsError.
@@ -292,70 +234,185 @@ def load(**overrides: Any) -> Settings:
     Settings.file = next((p.resolve() for p in candidates if p.is_file()), candidates[-1].resolve())
     if chosen and not Settings.file.is_file():
         raise SettingsError(f"there is no file {chosen}: EGX_CONFIG must name one")
-    _check_environment(os.environ)
+    values = _merged(_of_file(), _of_environment())
     try:
-        return Settings(**overrides)
-    except ValidationError as error:
-        raise SettingsError("; ".join(_explain(e) for e in error.errors())) from None
-    except SourceError as error:
-        raise SettingsError(f'{error}: lists and objects are given as JSON, such as ["COMI"]') from None
+        settings: Settings = _convert(values, Settings)
+    except msgspec.ValidationError:
+        raise SettingsError("; ".join(_mistakes(values, Settings))) from None
+    return settings
 
 
-def _check_environment(environment: Mapping[str, str]) -> None:
-    """Refuses a name that pydantic-settings would pass over in silence."""
-    for name in environment:
-        if name.startswith(PREFIX) and not NOT_SETTINGS.fullmatch(name):
-            section = name.removeprefix(PREFIX).split("__")[0].lower()
-            if section not in Settings.model_fields:
-                known = [f"{PREFIX}{'__'.join(path)}".upper() for path in _paths(Settings)]
-                near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-                raise SettingsError(
-                    f"the environment's {name} is no setting{f'; did you mean {near[0]}?' if near else ''}"
-                    f" (sections: {', '.join(Settings.model_fields)})"
-                )
+def _of_file() -> dict[str, Any]:
+    """What config.yaml gives: keys that were left empty are taken as not given, and secrets refused."""
+    if not Settings.file.is_file():
+        return {}
+    try:
+        values = msgspec.yaml.decode(Settings.file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise SettingsError(f"{Settings.file} is not YAML: {' '.join(str(error).split())}") from None
+    except OSError as error:
+        raise SettingsError(f"cannot read {Settings.file}: {error.strerror}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise SettingsError(f"{Settings.file} must hold sections, such as source: and kafka:")
+    values = _given(values)
+    for key in _leaves(values):
+        if _SECRET.search(key):
+            name = PREFIX + key.replace(".", "__").upper()
+            if key.startswith("kafka.client."):
+                name = "EGX_KAFKA__PASSWORD (sasl.password) or EGX_KAFKA__CLIENT (any, as JSON)"
+            raise SettingsError(f"{Settings.file}: {key} is a secret: remove it there and set the environment's {name}")
+    return values
 
 
-def _paths(model: type[BaseModel]) -> Iterator[tuple[str, ...]]:
-    for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from ((name, *rest) for rest in _paths(field.annotation))
+def _given(values: dict[str, Any]) -> dict[str, Any]:
+    return {k: _given(v) if isinstance(v, dict) else v for k, v in values.items() if v is not None}
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
+def _of_environment() -> dict[str, Any]:
+    """What the environment's `EGX_<SECTION>__<KEY>` give; those that are empty are taken as not given."""
+    found: dict[str, Any] = {}
+    for name in sorted(os.environ):  # a section as JSON comes before its own settings
+        if not name.upper().startswith(PREFIX) or NOT_SETTINGS.fullmatch(name.upper()):
+            continue
+        path = name.lower().removeprefix(PREFIX.lower()).split("__")
+        if path[0] not in _kinds(Settings):
+            raise SettingsError(_no_setting(name))
+        text = os.environ[name]
+        if text:
+            value: Any = _json(name, text) if _takes_json(path) else text
+            for key in reversed(path):
+                value = {key: value}
+            found = _merged(found, value)
+    return found
+
+
+def _no_setting(name: str) -> str:
+    known = [f"{PREFIX}{'__'.join(path)}".upper() for path in _paths(Settings)]
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    return (
+        f"the environment's {name} is no setting{f'; did you mean {near[0]}?' if near else ''}"
+        f" (sections: {', '.join(_kinds(Settings))})"
+    )
+
+
+def _json(name: str, text: str) -> Any:
+    try:
+        return msgspec.json.decode(text)
+    except ValueError:
+        raise SettingsError(f'the environment\'s {name} must be JSON, as lists and objects are: such as ["COMI"]') from None
+
+
+def _takes_json(path: list[str]) -> bool:
+    kind: Any = Settings
+    for key in path:
+        kind = _kinds(kind).get(key) if _is_section(kind) else None
+    return _is_section(kind) or isinstance(type_info(kind), DictType | VarTupleType)
+
+
+def _merged(below: Any, above: Any) -> Any:
+    if not (isinstance(below, Mapping) and isinstance(above, Mapping)):
+        return above
+    return {**below, **{key: _merged(below.get(key), value) for key, value in above.items()}}
+
+
+def _kinds(section: type[Section]) -> dict[str, Any]:
+    """The types of a section's settings, by name."""
+    return {field.name: field.type for field in msgspec.structs.fields(section)}
+
+
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Section)
+
+
+def _paths(section: type[Section]) -> Iterator[tuple[str, ...]]:
+    for name, kind in _kinds(section).items():
+        if _is_section(kind):
+            yield from ((name, *rest) for rest in _paths(kind))
         else:
             yield (name,)
 
 
-def _explain(error: Mapping[str, Any]) -> str:
-    path = [str(part) for part in error["loc"]]
-    if error["type"] == "extra_forbidden":
-        model: type[BaseModel] = Settings
-        for part in path[:-1]:
-            model = model.model_fields[part].annotation  # type: ignore[assignment]  # every step to it is a Section
-        of = ".".join(path[:-1])
-        return f"unknown setting {'.'.join(path)}; {of + ' has' if of else 'there are'} {', '.join(model.model_fields)}"
-    message = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "value_error":
-        message = f"must be {message}"
-    given = error.get("input")
+def _convert(value: Any, kind: Any) -> Any:
+    return msgspec.convert(value, kind, strict=False, dec_hook=_of_text)
+
+
+def _of_text(kind: type, value: Any) -> Any:
+    if not isinstance(value, str):
+        raise TypeError("must be text")
+    return kind(value)
+
+
+def _mistakes(values: Mapping[str, Any], section: type[Section], path: str = "") -> list[str]:
+    """What is wrong with a section, each mistake: msgspec itself stops at the first."""
+    found = []
+    kinds = _kinds(section)
+    for name, value in values.items():
+        at = f"{path}{name}"
+        kind = kinds.get(name)
+        if kind is None:
+            there = f"{path.removesuffix('.')} has" if path else "there are"
+            found.append(f"unknown setting {at}; {there} {', '.join(kinds)}")
+        elif _is_section(kind) and isinstance(value, Mapping):
+            found += _mistakes(value, kind, f"{at}.")
+        else:
+            try:
+                _convert(value, kind)
+            except msgspec.ValidationError as error:
+                found.append(_explain(at, kind, value, str(error)))
+    if not found:
+        try:
+            _convert(values, section)
+        except msgspec.ValidationError as error:
+            found.append(f"setting {path.removesuffix('.')}: must be {error}")
+    return found
+
+
+def _explain(path: str, kind: Any, value: Any, error: str) -> str:
+    """A mistake in words. :arg error: msgspec's, such as "Expected `int`, got `str` - at `$[0]`"."""
+    expected, _, place = error.partition(" - at ")
+    if element := re.fullmatch(r"`\$\[(\d+)]`", place):
+        path, value = f"{path}.{element[1]}", value[int(element[1])]
+    choices = [repr(choice) for part in (kind, *get_args(kind)) if get_origin(part) is Literal for choice in get_args(part)]
+    pattern = next((pattern for pattern in _PATTERNS if repr(pattern) in expected), None)
+    if choices:
+        expected = f"must be {', '.join(choices[:-1])} or {choices[-1]}"
+    elif pattern:
+        expected = f"must be {_PATTERNS[pattern]}"
+    else:
+        expected = expected.partition(", got ")[0]
+        for term, words in _WORDS.items():
+            expected = expected.replace(term, words)
     # What may hold a secret is not repeated: an address its password, a client's properties any.
     quiet = (
-        isinstance(given, dict | list | BaseModel)
-        or _SECRET.search(path[-1])
-        or re.search(r"influxdb\.url|endpoint_url|kafka\.client", ".".join(path))
+        _is_section(kind)
+        or isinstance(value, dict | list)
+        or _SECRET.search(path.rpartition(".")[2])
+        or re.search(r"influxdb\.url|_url$|kafka\.client", path)
     )
-    value = "" if quiet else f" {given!r}:"
-    return f"setting {'.'.join(path)}:{value} {message[:1].lower()}{message[1:]}"
+    return f"setting {path}:{'' if quiet else f' {value!r}:'} {expected}"
 
 
 def masked(settings: Settings) -> dict[str, Any]:
     """The settings as plain values, secrets as asterisks."""
-    values: dict[str, Any] = settings.model_dump(mode="json")
+    values: dict[str, Any] = msgspec.to_builtins(settings, enc_hook=str)
     client = values["kafka"]["client"]
-    values["kafka"]["client"] = {k: "**********" if _SECRET.search(k) else v for k, v in client.items()}
+    values["kafka"]["client"] = {k: MASK if _SECRET.search(k) else v for k, v in client.items()}
     return values
 
 
 if __name__ == "__main__":
     try:
         print(f"# {load().file}")
-        print(yaml.safe_dump(masked(load()), sort_keys=False, width=120, default_flow_style=False), end="")
+        print(msgspec.yaml.encode(masked(load())).decode(), end="")
     except SettingsError as error:
         sys.exit(f"egx: {error}")

@@ -36,26 +36,29 @@ ORDER BY trade_date DESC NULLS LAST, symbol, check_name LIMIT 50
 NOT_YET = "There is no live store yet: run `just demo`, or start the legs, and this page fills by itself."
 CSS = """
 <style>
+:root { --dim: light-dark(#586573, #98a4b0); --line: light-dark(#c5d0da, #2a3642); --box: light-dark(#eef2f6, #182029); }
 .block-container { padding: 1rem 1.2rem 2rem; max-width: 1500px; }
 header[data-testid="stHeader"] { background: transparent; height: 0; }
 h1, h2, h3 { letter-spacing: -.01em; }
 .egx-head { display: flex; flex-wrap: wrap; gap: .4rem 1rem; align-items: baseline; }
 .egx-head b { font-size: 1.35rem; }
-.egx-tag { padding: .1rem .55rem; border-radius: 1rem; font-size: .8rem; background: #23303c; white-space: nowrap; }
-.egx-tag.warn { background: #5b4300; color: #ffd873; }
-.egx-tag.good { background: #10443b; color: #7fe3cf; }
+.egx-tag { padding: .1rem .55rem; border-radius: 1rem; font-size: .8rem; white-space: nowrap;
+  background: light-dark(#dfe7ee, #23303c); }
+.egx-tag.warn { background: light-dark(#ffe9b0, #5b4300); color: light-dark(#6b4e00, #ffd873); }
+.egx-tag.good { background: light-dark(#cdeee7, #10443b); color: light-dark(#0b5d50, #7fe3cf); }
 .egx-figures { display: flex; flex-wrap: wrap; gap: .6rem; margin: .2rem 0; }
-.egx-figure { background: #182029; border-radius: .5rem; padding: .45rem .8rem; flex: 1 1 6.5rem; }
-.egx-figure small { display: block; color: #98a4b0; }
+.egx-figure { background: var(--box); border-radius: .5rem; padding: .45rem .8rem; flex: 1 1 6.5rem; }
+.egx-figure small { display: block; color: var(--dim); }
 .egx-figure span { font-size: 1.15rem; font-variant-numeric: tabular-nums; }
 table.egx { width: 100%; border-collapse: collapse; font-size: .88rem; }
-table.egx th { text-align: left; color: #98a4b0; font-weight: 500; border-bottom: 1px solid #2a3642; padding: .25rem .5rem; }
-table.egx td { padding: .25rem .5rem; border-bottom: 1px solid #1b2530; }
+table.egx th, table.egx td { padding: .25rem .5rem; border-bottom: 1px solid light-dark(#e3e9ef, #1b2530); }
+table.egx th { text-align: left; color: var(--dim); font-weight: 500; border-bottom-color: var(--line); }
 table.egx .n { text-align: right; font-variant-numeric: tabular-nums; }
 table.egx td.n, table.egx .day { white-space: nowrap; }
 table.egx .ar { direction: rtl; text-align: right; }
-.up { color: #3fc9b4; } .down { color: #ff7b78; } .dim { color: #98a4b0; }
-.egx-breadth { display: flex; height: .7rem; border-radius: .35rem; overflow: hidden; margin: .35rem 0; background: #2a3642; }
+.up { color: light-dark(#0a7566, #3fc9b4); } .down { color: light-dark(#c22f2f, #ff7b78); } .dim { color: var(--dim); }
+.egx-breadth { display: flex; height: .7rem; border-radius: .35rem; overflow: hidden; margin: .35rem 0;
+  background: var(--line); }
 @media (max-width: 1100px) { table.egx .wider { display: none; } }
 @media (max-width: 760px) { .egx-figure { flex-basis: 28%; } }
 @media (max-width: 640px) {

@@ -18,15 +18,12 @@ AVERAGES: Final = {20: "#f0b90b", 50: "#3fa7d6"}  # bars, colour
 RSI_COLOUR: Final = "#b388ff"
 RSI_LEVELS: Final = (30, 70)  # sold out, bought out: Wilder, New Concepts in Technical Trading Systems, 1978
 SHOWN: Final = 120  # bars at first
+FRAME: Final = "#80909f66"  # on light and on dark
+GRID: Final = "#80909f29"
 _LAYOUT: Final = {
-    "layout": {
-        "background": {"type": "solid", "color": "#0f1419"},
-        "textColor": "#aab4be",
-        "attributionLogo": True,
-        "panes": {"separatorColor": "#2a3642"},
-    },
-    "grid": {"vertLines": {"color": "#1d2731"}, "horzLines": {"color": "#1d2731"}},
-    "rightPriceScale": {"borderColor": "#2a3642"},
+    "layout": {"attributionLogo": True, "panes": {"separatorColor": FRAME}},
+    "grid": {"vertLines": {"color": GRID}, "horzLines": {"color": GRID}},
+    "rightPriceScale": {"borderColor": FRAME},
     "handleScroll": {"vertTouchDrag": False},  # a finger's way down a phone is the page's
 }
 
@@ -66,7 +63,7 @@ def panes(bars: pd.DataFrame, label: str, intraday: bool) -> dict[str, Any]:
         {"price": level, "color": "#59636e", "lineWidth": 1, "lineStyle": 2, "axisLabelVisible": False} for level in RSI_LEVELS
     ]
     return {
-        "options": _LAYOUT | {"timeScale": {"borderColor": "#2a3642", "timeVisible": intraday, "secondsVisible": False}},
+        "options": _LAYOUT | {"timeScale": {"borderColor": FRAME, "timeVisible": intraday, "secondsVisible": False}},
         "shown": SHOWN,
         "panes": [
             {"height": 400, "series": [series("Candlestick", label, points, {**colours, "priceFormat": price}), *averages]},

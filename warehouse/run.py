@@ -79,20 +79,22 @@ def publish_missing(context: Context) -> None:
     publishing.write_missing(model for model in context.models.values() if model.schema_name.lower() == "gold")
 
 
-def run(context: Context, today: dt.date, late_days: int) -> bool:
-    """Plan, late dates, run. Returns False where something failed; the console says what."""
+def run(context: Context, now: dt.datetime, late_days: int) -> bool:
+    """Plan, late dates, run up to a time (UTC). Returns False where something failed; the console says what."""
     if (why := vanished(context)) is not None:
         print(why, file=sys.stderr, flush=True)
         return False
-    context.plan(auto_apply=True, no_prompts=True)
+    context.plan(auto_apply=True, no_prompts=True, execution_time=now)
+    today = now.date()
     # Yesterday and today are read again by the run itself.
     late = [day for day in late_dates(context, today, late_days) if day < today - dt.timedelta(1)]
     if late:
         print(f"Objects arrived late for {', '.join(map(str, late))}: loading again from {late[0]}", flush=True)
         context.plan(
-            restate_models=[BRONZE], start=str(late[0]), end=str(late[-1]), auto_apply=True, no_prompts=True, skip_tests=True
-        )
-    return context.run(ignore_cron=True) is not CompletionStatus.FAILURE
+            restate_models=[BRONZE], start=str(late[0]), end=str(late[-1]), execution_time=now, auto_apply=True, no_prompts=True,
+            skip_tests=True,
+        )  # fmt: skip
+    return context.run(ignore_cron=True, execution_time=now) is not CompletionStatus.FAILURE
 
 
 def main() -> int:
@@ -109,7 +111,7 @@ def main() -> int:
     with_console = Context(paths=str(FOLDER), gateway=given.gateway)
     try:
         publish_missing(with_console)
-        return 0 if run(with_console, dt.datetime.now(dt.UTC).date(), given.late_days) else 1
+        return 0 if run(with_console, dt.datetime.now(dt.UTC), given.late_days) else 1
     finally:
         with_console.close()
 

@@ -39,6 +39,11 @@ function fill(panes) {
   });
 }
 
+function dress({ backgroundColor, textColor }) {
+  Object.assign(document.body.style, { background: backgroundColor, color: textColor });
+  chart.applyOptions({ layout: { background: { type: "solid", color: backgroundColor }, textColor } });
+}
+
 // The bar under the crosshair in words, or the newest.
 function describe(under) {
   legend.replaceChildren();
@@ -66,6 +71,7 @@ window.addEventListener("message", ({ data }) => {
   if (data.type !== "streamlit:render") return;
   if (chart) fill(data.args.panes);
   else open(data.args);
+  dress(data.theme);
   describe(null);
   tell("setFrameHeight", { height: document.documentElement.scrollHeight });
 });

@@ -215,9 +215,21 @@ def test_a_later_version_waits_for_the_earlier_one_that_is_under_way(fake: FakeI
     fake.answers = iter([told(503, "busy")])  # the earlier one is tried again after a while
     part = partition(server.url, batch_points=1)
     part.write_batch([[point(1, close=1.0)]])
+    part.write_batch([[point(3, close=2.0)]])
     part.write_batch([[point(1, close=2.0), point(2)]])
     part.snapshot()
-    assert [values["close"] for _, values in sorted(fake.points.items())] == [2.0, 2.0]
+    assert [values["close"] for _, values in sorted(fake.points.items())] == [2.0, 2.0, 2.0]
+
+
+def test_two_calls_are_under_way_while_the_next_is_read(fake: FakeInfluxDB, server: Loopback) -> None:
+    counted: list[int] = []
+    part = partition(server.url, batch_points=1, on_written=counted.append)
+    for number in range(4):
+        part.write_batch([[point(number)]])
+    assert counted == [1, 1]
+    part.snapshot()
+    assert counted == [1, 1, 1, 1]
+    assert len(fake.points) == 4
 
 
 def test_an_epoch_does_not_end_before_its_points_are_written(fake: FakeInfluxDB, server: Loopback) -> None:

@@ -403,6 +403,30 @@ def test_the_sink_writes_what_it_is_given_and_tells_how_much(client: dict[str, A
     assert (count, sum(ends.values()), rest) == (3, 3, [])
 
 
+def test_a_large_batch_is_told_of_with_the_next_one_or_at_the_end_of_the_epoch(client: dict[str, Any], topic: str) -> None:
+    told: list[int] = []
+    sink = KafkaSink(client, topic, stop=threading.Event(), ahead_from=3, on_written=lambda count, ends: told.append(count))
+    partition = sink.build_part("", "0", None)
+    partition.write_batch([[Record(b"a", b"1"), Record(b"a", b"2")], [Record(b"a", b"3")]])
+    assert told == []
+    partition.write_batch([[Record(b"a", b"4")]])
+    assert told == [3, 1]
+    partition.write_batch([[Record(b"a", b"%d" % number) for number in range(4)]])
+    partition.snapshot()
+    partition.snapshot()
+    assert told == [3, 1, 4]
+    assert len(all_of(client, topic, 8)) == 8
+
+
+@pytest.mark.parametrize("finish", [lambda partition: partition.snapshot(), lambda partition: partition.write_batch([])])
+def test_a_large_batch_that_nobody_takes_fails_later(nowhere: dict[str, Any], finish: Callable[[Any], None]) -> None:
+    sink = KafkaSink(nowhere, "t", stop=threading.Event(), retry_seconds=0.3, ahead_from=1)
+    partition = sink.build_part("", "0", None)
+    partition.write_batch([[Record(b"a", b"x")]])
+    with pytest.raises(TransientError, match="did not take a message for t"):
+        finish(partition)
+
+
 def test_missing_topics_are_reported_when_they_are_there_already(
     client: dict[str, Any], topic: str, caplog: pytest.LogCaptureFixture
 ) -> None:

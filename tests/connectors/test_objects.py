@@ -53,13 +53,33 @@ def test_an_epoch_makes_one_object_a_folder_and_stream_named_by_its_first_piece(
     assert len(store.puts) == 4
 
 
-def test_an_object_ends_with_its_block_so_that_memory_holds_one_block_a_stream() -> None:
-    store = Memory()
-    part = partition(store)
+def test_an_object_ends_with_its_block_and_is_put_while_the_next_is_read() -> None:
+    counted: list[int] = []
+    go_on = threading.Event()
+
+    class Slow(Memory):
+        def put(self, key: str, body: bytes) -> None:
+            assert go_on.wait(30)
+            super().put(key, body)
+
+    store = Slow()
+    part = partition(store, on_written=counted.append)
     part.write_batch([[piece("a", 0, "1", b"x"), piece("a", 1, "2", b"y")], [piece("a", 0, "3", b"z", stream=1)]])
-    assert store.held == {"a/1": b"x\n"}
+    assert store.held == {}
+    go_on.set()
+    part.write_batch([[piece("a", 2, "4", b"w")]])
+    assert store.held["a/1"] == b"x\n"  # waited for, so that memory holds two blocks of a stream at most
     part.snapshot()
-    assert store.held == {"a/1": b"x\n", "a/2": b"y\n", "a/3": b"z\n"}
+    assert store.held == {"a/1": b"x\n", "a/2": b"y\n", "a/3": b"z\n", "a/4": b"w\n"}
+    assert sum(counted) == 4
+
+
+@pytest.mark.parametrize("later", [lambda part: part.snapshot(), lambda part: part.write_batch([[piece("a", 2, "3", b"z")]])])
+def test_a_block_that_could_not_be_put_fails_what_comes_next(later: Callable[[Any], None]) -> None:
+    part = partition(Memory(PermanentError("no")))
+    part.write_batch([[piece("a", 0, "1", b"x"), piece("a", 1, "2", b"y")]])
+    with pytest.raises(PermanentError, match="no"):
+        later(part)
 
 
 def test_lines_are_counted_when_they_are_durable() -> None:

@@ -19,7 +19,7 @@ from connectors.s3 import Bucket
 from dataflows.archive import ingested, store, to_pieces
 from dataflows.bar import encode
 from dataflows.messages import Decoded, decode
-from dataflows.settings import Settings
+from dataflows.settings import S3, Archive, Settings
 from tests.dataflows.bars import INSTANTS, NAMES, NOW, bar, bars, message
 
 ARRIVED = int(NOW.timestamp() * 1000)
@@ -120,11 +120,10 @@ def test_the_archives_line_names_the_time_that_stood_in() -> None:
 
 def settings(tmp_path: Path, **archive: Any) -> Settings:
     Settings.file = tmp_path / "config.yaml"
-    return Settings(archive=archive)
+    return Settings(archive=Archive(**archive))
 
 
-def test_an_archive_is_a_folder_from_the_settings_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("EGX_ARCHIVE__URL", raising=False)
+def test_an_archive_is_a_folder_from_the_settings_file(tmp_path: Path) -> None:
     made = store(settings(tmp_path, url="a b/archive"))
     assert isinstance(made, Directory)
     made.put("x/1.json", b"x")
@@ -145,7 +144,7 @@ def test_or_a_prefix_of_a_bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "test")
     with mock_aws():
-        made = store(settings(tmp_path, url=url, s3={"region": "us-east-1", "storage_class": "STANDARD_IA"}))
+        made = store(settings(tmp_path, url=url, s3=S3(region="us-east-1", storage_class="STANDARD_IA")))
         assert isinstance(made, Bucket)
         made.put("x/1.json", b"x")
         head = made._client.head_object(Bucket="archive", Key=key)

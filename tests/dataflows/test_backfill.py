@@ -24,7 +24,7 @@ from dataflows.bar import CAIRO, Bar, Interval
 from dataflows.calendar import egx
 from dataflows.gaps import Gap
 from dataflows.quiet import Quiet
-from dataflows.settings import ROOT, Settings, load
+from dataflows.settings import ROOT, Egxpy, Settings, Source, load
 from tests.fake_tradingview import FakeTradingView, walk
 
 FIRST, LAST = dt.date(2025, 5, 4), dt.date(2025, 5, 29)
@@ -283,7 +283,7 @@ class Asked:
 
     def __init__(self, folder: Path, interval: Interval, missing: Iterable[dt.datetime], server: FakeTradingView) -> None:
         Settings.file = folder / "config.yaml"
-        settings = Settings(source={"kind": "egxpy", "egxpy": {"data_url": server.url}})  # type: ignore[arg-type]
+        settings = Settings(source=Source(kind="egxpy", egxpy=Egxpy(data_url=server.url)))
         self.lacking = Wanted("COMI", interval, set(missing))
         poll = from_egxpy(settings, {("COMI", interval): self.lacking}, Quiet(folder / "ingest.sqlite", "egxpy", "EGX"))
         self.taken = [one.datetime for bars in poll(threading.Event()) for one in bars]

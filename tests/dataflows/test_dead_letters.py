@@ -57,7 +57,7 @@ class Place:
     def dead_letters(self, *arguments: str) -> tuple[int, str]:
         server = Kafka(bootstrap_servers=self.client["bootstrap.servers"], topic=self.topic, dead_letter_topic=self.letters)
         console = Console(record=True, width=200)
-        status = main(arguments, Settings.model_construct(kafka=server), console)
+        status = main(arguments, Settings(kafka=server), console)
         return status, console.export_text()
 
     def archived(self) -> list[bytes]:

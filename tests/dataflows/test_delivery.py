@@ -40,7 +40,7 @@ from dataflows.live import TABLE, live, to_rows
 from dataflows.messages import decode
 from dataflows.process import Run
 from dataflows.progress import Handover, Progress
-from dataflows.settings import Settings
+from dataflows.settings import Archive, Kafka, Settings
 from tests.dataflows.bars import NOW, message
 
 KEY = re.compile(r"date=(\d{4}-\d\d-\d\d)/symbol=([A-Z0-9._]+)/(\d{12})-(\d+)-(\d{18})\.json")
@@ -439,8 +439,8 @@ def test_real_dataflows_killed_anywhere_leave_both_stores_as_one_run_would(
     with tempfile.TemporaryDirectory() as folder:
         Settings.file = Path(folder) / "config.yaml"
         config = Settings(
-            kafka={"topic": name, "dead_letter_topic": f"{name}.dead", "batch_messages": batch_messages},
-            archive={"block_messages": block_messages},
+            kafka=Kafka(topic=name, dead_letter_topic=f"{name}.dead", batch_messages=batch_messages),
+            archive=Archive(block_messages=block_messages),
         )
         broker.create_topic(config.kafka.dead_letter_topic)
         for calls, after, epoch in lives:

@@ -97,6 +97,15 @@ def test_a_newer_version_on_its_way_outlives_the_note_of_an_older_one(path: Path
     assert memory.changed([newer]) == []
 
 
+def test_many_bars_at_once_are_remembered_whatever_their_order(path: Path) -> None:
+    made = [bar(symbol=f"A{at % 40}", datetime=NOW - dt.timedelta(days=1, minutes=at)) for at in range(700)]
+    assert publish(Published(path, "t", always), made[::2]) == made[::2]
+    memory = Published(path, "t", always)
+    assert publish(memory, made) == made[1::2]  # older ones than the newest of their series, too
+    assert publish(memory, made) == []
+    assert publish(Published(path, "t", always), made) == []
+
+
 def test_forgetting_makes_every_bar_new(path: Path) -> None:
     memory = Published(path, "t", always)
     publish(memory, [bar()])

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from connectors.kafka import Record, Topic, Writer, ensure_topics
+from connectors.kafka import Record, Topic, Writer, end_offsets, ensure_topics
 from dataflows import alive, status
 from dataflows.bar import CAIRO
 from dataflows.calendar import egx, expected_session
+from dataflows.dead_letters import read
 from dataflows.gold import TITLES, Check, Schedule
 from dataflows.reports import LEGS, Figures, Report, is_alive, newest_by_leg, span, write_report
 from dataflows.settings import Archive, Live, Metrics, Settings, Source
@@ -213,7 +214,7 @@ def test_symbols_without_a_bar_of_the_expected_session_are_named(tmp_path: Path)
 
 
 def test_health_checks_see_a_leg_run_fail_and_never_start(tmp_path: Path) -> None:
-    settings = Settings.model_construct(metrics=Metrics(folder=tmp_path), live=Live())
+    settings = Settings(metrics=Metrics(folder=tmp_path), live=Live())
     Settings.file = tmp_path / "config.yaml"
     now = NOW.timestamp()
     assert alive.failing(settings, "live", now) == f"live has never reported in {tmp_path}"
@@ -264,3 +265,5 @@ def test_with_real_servers_lag_dead_letters_and_freshness_are_theirs(
     today = day.astimezone(CAIRO).date().isoformat()
     assert stores["COMI"] == (today, today, None)
     assert stores["SWDY"] == (None, None, None)
+    last = {partition: end - 1 for partition, end in end_offsets(client, unique_name).items() if end}
+    assert [message.value() for message in read(client, unique_name, last)] == [b"{}"], "only the newest are read"

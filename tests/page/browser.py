@@ -27,7 +27,7 @@ _FLAGS = (
 
 @contextmanager
 def browser(profile: Path, width: int = 1400, height: int = 1000) -> Iterator[webdriver.Chrome]:
-    """A Chromium with a profile of its own, in an empty folder. :arg width: of its window, pixels."""
+    """A Chromium with a profile of its own, in an empty folder. It wishes pages to be dark. :arg width: of its window, pixels."""
     assert CHROMIUM is not None
     assert DRIVER is not None
     options = Options()
@@ -38,6 +38,8 @@ def browser(profile: Path, width: int = 1400, height: int = 1000) -> Iterator[we
     driver = webdriver.Chrome(options, Service(DRIVER))
     try:
         resize(driver, width, height)
+        prefers_dark = {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", prefers_dark)
         yield driver
     finally:
         driver.quit()

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import time
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -232,6 +233,43 @@ def test_the_list_of_symbols_has_the_companies_names_in_both_languages(driver: C
     chosen = driver.find_element(By.CSS_SELECTOR, "[data-testid=stSelectbox]")
     text = chosen.text + " ".join(i.get_attribute("value") or "" for i in chosen.find_elements(By.TAG_NAME, "input"))
     assert "COMI · Commercial International Bank (Egypt) · البنك التجاري الدولي (مصر)" in text
+
+
+def contrast(one: list[int], other: list[int]) -> float:
+    """Of two colours: WCAG 2.2, contrast ratio and relative luminance."""
+
+    def luminance(colour: list[int]) -> float:
+        parts = [part / 255 for part in colour]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def test_it_is_light_or_dark_as_the_browser_wishes_and_can_be_read(driver: Chrome) -> None:
+    def colour(css: str, name: str) -> list[int]:
+        return [
+            int(part) for part in re.findall(r"\d+", driver.find_element(By.CSS_SELECTOR, css).value_of_css_property(name))[:3]
+        ]
+
+    themes = tomllib.loads((ROOT / ".streamlit/config.toml").read_text())["theme"]
+    for scheme in ("light", "dark"):
+        prefers = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", prefers)
+        driver.refresh()
+        wait_for(lambda: "The archive is written once an epoch" in body(driver), "the last block")
+        wait_for(lambda: chart_is_drawn(driver), "the chart")
+        background = list(bytes.fromhex(themes[scheme]["backgroundColor"][1:]))
+        assert colour(".stApp", "background-color") == background
+        with in_chart(driver):
+            assert colour("body", "background-color") == background
+            assert contrast(colour("body", "color"), background) > 4.5
+        for css in ("table.egx .up, table.egx .down", "table.egx .dim", "table.egx th", "table.egx td"):
+            assert contrast(colour(css, "color"), background) > 4.5, (scheme, css)
+        for css in (".egx-tag.warn", ".egx-tag:last-child"):
+            assert contrast(colour(css, "color"), colour(css, "background-color")) > 4.5, (scheme, css)
+        assert contrast(colour(".egx-figure small", "color"), colour(".egx-figure", "background-color")) > 4.5
 
 
 def test_on_a_phone_nothing_is_cut_off_and_the_arabic_names_stay(shown: Shown, tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def settings(url: str = "data/archive/streaming/", s3: S3 | None = None) -> Settings:
     Settings.file = Path("/somewhere/config.yaml")
-    return Settings.model_construct(archive=Archive(url=url, s3=s3 or S3()), influxdb=InfluxDB())
+    return Settings(archive=Archive(url=url, s3=s3 or S3()), influxdb=InfluxDB())
 
 
 def test_the_warehouse_gets_the_archive_that_the_stream_writes(monkeypatch: pytest.MonkeyPatch) -> None:

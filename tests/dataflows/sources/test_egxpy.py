@@ -24,7 +24,7 @@ import pytest
 from connectors.kafka import InProcessBroker, Record, Writer
 from dataflows.bar import CAIRO, INTERVALS, Bar, Interval, encode
 from dataflows.calendar import MINUTES
-from dataflows.settings import ROOT, SYMBOLS, Settings, SettingsError, load
+from dataflows.settings import ROOT, SYMBOLS, Egxpy, Secret, Settings, SettingsError, Source, load
 from dataflows.sources import SourceError, egxpy
 from dataflows.sources.egxpy import NoBars, TradingView, _command
 from dataflows.symbols import ended
@@ -56,9 +56,9 @@ def of_name(symbol: str) -> str:
 
 
 def settings(url: str | None, **source: Any) -> Settings:
-    options = {"data_url": url, "timeout_seconds": 2, "deadline_seconds": 3, **source.pop("egxpy", {})}
+    options = Egxpy(**{"data_url": url, "timeout_seconds": 2, "deadline_seconds": 3, **source.pop("egxpy", {})})
     Settings.file = ROOT / "no.yaml"
-    return Settings(source={"kind": "egxpy", "interval": "Daily", **source, "egxpy": options})  # type: ignore[arg-type]
+    return Settings(source=Source(**{"kind": "egxpy", "interval": "Daily", **source}, egxpy=options))
 
 
 @pytest.fixture(scope="module")
@@ -546,7 +546,7 @@ def test_a_process_that_is_asked_to_end_in_a_poll_ends_at_once(server: FakeTradi
 def test_a_login_gets_a_token_once_a_day_and_every_question_carries_it() -> None:
     before = below()
     with FakeTradingView() as server, FakeSignIn("nadia", "a secret", "token-of-nadia") as page:
-        options = {"username": "nadia", "password": "a secret", "sign_in_url": page.url}
+        options = {"username": "nadia", "password": Secret("a secret"), "sign_in_url": page.url}
         with TradingView(settings(server.url, egxpy=options), threading.Event()) as source:
             for minutes in range(3):
                 polled(source, ["COMI", "ETEL"], NOW + dt.timedelta(minutes=5 * minutes))
@@ -558,7 +558,7 @@ def test_a_login_gets_a_token_once_a_day_and_every_question_carries_it() -> None
 
 def test_a_login_that_fails_is_reported_and_the_poll_goes_on(caplog: pytest.LogCaptureFixture) -> None:
     with FakeTradingView() as server, FakeSignIn("nadia", "a secret", "token-of-nadia") as page:
-        options = {"username": "nadia", "password": "wrong", "sign_in_url": page.url}
+        options = {"username": "nadia", "password": Secret("wrong"), "sign_in_url": page.url}
         with TradingView(settings(server.url, egxpy=options), threading.Event()) as source:
             for minutes in (0, 5):
                 assert polled(source, ["COMI"], NOW + dt.timedelta(minutes=minutes)).keys() == {"COMI"}
@@ -571,7 +571,7 @@ def test_a_login_that_fails_is_reported_and_the_poll_goes_on(caplog: pytest.LogC
 
 def test_a_sign_in_page_that_is_down_is_asked_again_and_the_token_of_before_serves_on(caplog: pytest.LogCaptureFixture) -> None:
     with FakeTradingView() as server, FakeSignIn("nadia", "a secret", "first") as page:
-        options = {"username": "nadia", "password": "a secret", "sign_in_url": page.url}
+        options = {"username": "nadia", "password": Secret("a secret"), "sign_in_url": page.url}
         with TradingView(settings(server.url, egxpy=options), threading.Event()) as source:
 
             def token(now: dt.datetime) -> str:

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataflows.bar import Bar, encode
-from dataflows.settings import Settings
+from dataflows.settings import Replay, Settings, Source
 from dataflows.sources import SourceError
 from dataflows.sources.replay import files, poll, read
 from tests.dataflows.bars import NOW, bar, bars
@@ -152,7 +152,7 @@ def test_a_path_without_bars_is_refused(tmp_path: Path, name: str, says: str) ->
 
 def play(tmp_path: Path, stop: threading.Event, **options: Any) -> list[list[Bar]]:
     Settings.file = tmp_path / "config.yaml"
-    settings = Settings(source={"kind": "replay", "replay": {"path": "bars", **options}})
+    settings = Settings(source=Source(kind="replay", replay=Replay(path=Path("bars"), **options)))
     return [list(batch) for batch in poll(settings)(stop)]
 
 
@@ -222,7 +222,7 @@ def test_following_it_reads_again_and_finds_what_was_added(tmp_path: Path) -> No
             return added
 
     Settings.file = tmp_path / "config.yaml"
-    settings = Settings(source={"kind": "replay", "follow": True, "poll_seconds": 7, "replay": {"path": "bars"}})
+    settings = Settings(source=Source(kind="replay", follow=True, poll_seconds=7, replay=Replay(path=Path("bars"))))
     polled = list(itertools.chain(*poll(settings)(Stop())))
     assert [one.symbol for one in polled] == ["A", "A", "B"]
 
@@ -230,4 +230,4 @@ def test_following_it_reads_again_and_finds_what_was_added(tmp_path: Path) -> No
 def test_without_a_path_it_says_which_setting(tmp_path: Path) -> None:
     Settings.file = tmp_path / "config.yaml"
     with pytest.raises(SourceError, match=r"source\.replay\.path \(EGX_SOURCE__REPLAY__PATH\)"):
-        poll(Settings(source={"kind": "replay"}))
+        poll(Settings(source=Source(kind="replay")))

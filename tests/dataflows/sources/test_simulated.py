@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from dataflows.bar import Bar, Rejected, decode, encode
 from dataflows.calendar import egx
-from dataflows.settings import SYMBOLS, Settings
+from dataflows.settings import SYMBOLS, Settings, Simulated, Source
 from dataflows.sources import SourceError
 from dataflows.sources.simulated import LIMIT, on_tick, poll, within_limit
 
@@ -26,8 +26,9 @@ assert SESSION
 def played(tmp_path: Path, **options: Any) -> list[list[Bar]]:
     """The batches of a session as fast as it can be played."""
     Settings.file = tmp_path / "config.yaml"
-    chosen = {"speed": 0, "date": DATE, "history_sessions": 30, **options}
-    settings = Settings(source={"simulated": chosen, "symbols": chosen.pop("symbols", SYMBOLS)})
+    symbols = options.pop("symbols", SYMBOLS)
+    chosen = Simulated(**{"speed": 0, "date": DATE, "history_sessions": 30, **options})
+    settings = Settings(source=Source(simulated=chosen, symbols=symbols))
     return [list(batch) for batch in poll(settings)(threading.Event())]
 
 
@@ -137,7 +138,7 @@ def test_at_a_speed_it_waits_as_long_as_the_session_would_and_stops_when_asked(t
             return len(waited) >= 10
 
     Settings.file = tmp_path / "config.yaml"
-    settings = Settings(source={"simulated": {"speed": 120, "date": DATE, "history_sessions": 0}})
+    settings = Settings(source=Source(simulated=Simulated(speed=120, date=DATE, history_sessions=0)))
     batches = list(poll(settings)(Stop()))
     assert waited == [0.5] * 10
     assert len(batches) == len(SYMBOLS) + 9  # the (empty) histories, and what came before it was asked

@@ -30,7 +30,11 @@ WITH parsed AS (
     TRY_PARSE_JSON(line) AS record
   FROM @ARCHIVE(@start_ds, @end_ds)
   WHERE
-    delivered_on BETWEEN @start_ds AND @end_ds AND line <> ''
+    delivered_on BETWEEN @start_ds AND @end_ds
+    AND (
+      line <> ''
+      OR source_line = 1 /* an object without a line is named, and is not taken for one that came late */
+    )
 ), fields AS (
   SELECT
     line,
