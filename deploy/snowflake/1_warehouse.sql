@@ -6,6 +6,8 @@ CREATE WAREHOUSE IF NOT EXISTS ${warehouse}
   INITIALLY_SUSPENDED = TRUE
   COMMENT = 'EGX market data';
 
+USE WAREHOUSE ${warehouse};
+
 CREATE DATABASE IF NOT EXISTS ${database} COMMENT = 'EGX market data';
 
 CREATE SCHEMA IF NOT EXISTS ${database}.LANDING;

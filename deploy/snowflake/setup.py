@@ -1,4 +1,4 @@
-"""One-time set-up of Snowflake for the warehouse: `python deploy/snowflake/setup.py --help`.
+"""One-time set-up of Snowflake for the warehouse: `python -m deploy.snowflake.setup --help`.
 
 Runs the numbered SQL files beside it, in order, through snowflake-connector-python, with the names given; every statement
 is one that may be run again. Sign in by SNOWFLAKE_ACCOUNT, SNOWFLAKE_USER and SNOWFLAKE_PASSWORD, SNOWFLAKE_PRIVATE_KEY_PATH
@@ -15,7 +15,9 @@ from pathlib import Path
 from string import Template
 
 FOLDER = Path(__file__).resolve().parent
+OBJECTS = ("1_warehouse.sql", "2_landing.sql", "3_storage.sql", "4_roles.sql")
 NAME = r"[A-Za-z_][A-Za-z0-9_]{0,254}"
+NEEDED = ("archive_url", "aws_role_arn", "user")
 ALLOWED = {
     "archive_url": r"s3://[a-z0-9.-]{3,63}(/[A-Za-z0-9._=-]+)*",
     "aws_role_arn": r"arn:aws[a-z-]*:iam::[0-9]{12}:role/[A-Za-z0-9+=,.@_/-]+",
@@ -28,32 +30,34 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=str(__doc__).split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument(
-        "--archive-url", required=True, help="the archive as the legs write it: s3://bucket or s3://bucket/prefix"
-    )
-    parser.add_argument("--aws-role-arn", required=True, help="IAM role that may read the bucket; Snowflake will assume it")
-    parser.add_argument("--user", required=True, help="user that runs SQLMesh; gets the transformer's role")
+    parser.add_argument("--archive-url", help="the archive as the legs write it: s3://bucket or s3://bucket/prefix")
+    parser.add_argument("--aws-role-arn", help="IAM role that may read the bucket; Snowflake will assume it")
+    parser.add_argument("--user", help="user that runs SQLMesh; gets the transformer's role")
     parser.add_argument("--database", default="EGX_DW")
     parser.add_argument("--warehouse", default="EGX_WH")
     parser.add_argument("--warehouse-size", default="XSMALL")
     parser.add_argument("--transformer", default="EGX_TRANSFORMER", help="role that runs SQLMesh")
     parser.add_argument("--reader", default="EGX_READER", help="role that reads gold")
     parser.add_argument("--integration", default="EGX_ARCHIVE", help="storage integration")
-    parser.add_argument("--load", choices=("pipe", "task"), default="pipe", help="Snowpipe, or a COPY at a time of the day")
-    parser.add_argument("--load-cron", default="30 1 * * *", help="when the task runs, Africa/Cairo")
-    parser.add_argument("--dry-run", action="store_true", help="print the statements, connect to nothing")
+    parser.add_argument("--load", choices=("task", "pipe"), default="task", help="a COPY at times of the day, or Snowpipe")
+    parser.add_argument("--load-cron", default="55 1,13,14 * * *", help="when the task runs, Africa/Cairo")
+    parser.add_argument("--dry-run", action="store_true", help="print the statements, connect to nothing; needs no argument")
     chosen = parser.parse_args(given)
     for name, value in vars(chosen).items():
         if isinstance(value, str) and not re.fullmatch(ALLOWED.get(name, NAME), value):
             parser.error(f"--{name.replace('_', '-')} {value!r} is not of the form {ALLOWED.get(name, NAME)}")
+    for name in (name for name in NEEDED if getattr(chosen, name) is None):
+        option = name.replace("_", "-")
+        if not chosen.dry_run:
+            parser.error(f"--{option} is needed (--dry-run prints the SQL without)")
+        setattr(chosen, name, f"<{option}>")
     return chosen
 
 
-def statements(chosen: argparse.Namespace) -> list[str]:
-    """The SQL to run, in order, comments left out."""
+def statements(chosen: argparse.Namespace, *files: str) -> list[str]:
+    """The SQL of these files, in order, comments left out."""
     names = {name: value for name, value in vars(chosen).items() if isinstance(value, str)}
     names["copy"] = Template((FOLDER / "copy.sql").read_text(encoding="utf-8")).substitute(names).strip()
-    files = ["1_warehouse.sql", "2_landing.sql", "3_storage.sql", f"4_load_{chosen.load}.sql", "5_roles.sql"]
     found: list[str] = []
     for file in files:
         text = re.sub(r"^--.*\n", "", (FOLDER / file).read_text(encoding="utf-8"), flags=re.MULTILINE)
@@ -113,16 +117,27 @@ def connect() -> t.Any:
 
 def main(given: list[str] | None = None) -> int:
     chosen = arguments(given)
-    wanted = statements(chosen)
+    objects, loading = statements(chosen, *OBJECTS), statements(chosen, f"5_load_{chosen.load}.sql")
     if chosen.dry_run:
-        print("\n\n".join(f"{statement};" for statement in wanted))
+        print("\n\n".join(f"{statement};" for statement in objects + loading))
         return 0
+    from snowflake.connector.errors import ProgrammingError
+
+    def run(statement: str) -> None:
+        print(statement.split("\n")[0], flush=True)
+        cursor.execute(statement)
+
     with connect() as connection, connection.cursor() as cursor:
-        for statement in wanted:
-            print(statement.split("\n")[0], flush=True)
-            cursor.execute(statement)
+        for statement in objects:
+            run(statement)
         described = cursor.execute(f"DESC INTEGRATION {chosen.integration}").fetchall()
-        print(f"\nTrust policy for {chosen.aws_role_arn}:\n{json.dumps(trust_policy(described), indent=2)}")
+        print(f"\nTrust policy for {chosen.aws_role_arn}:\n{json.dumps(trust_policy(described), indent=2)}\n", flush=True)
+        try:
+            for statement in loading:
+                run(statement)
+        except ProgrammingError as error:
+            print(f"{error}\nNothing is loaded yet: give the role the trust policy above, then run this again", file=sys.stderr)
+            return 1
         if chosen.load == "pipe":
             pipes = cursor.execute(f"SHOW PIPES IN SCHEMA {chosen.database}.LANDING").fetchall()
             columns = [column[0].lower() for column in cursor.description]

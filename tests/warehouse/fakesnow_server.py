@@ -11,8 +11,14 @@ import re
 import socket
 import sys
 from pathlib import Path
+from string import Template
 
 import duckdb
+import fakesnow.arrow
+import fakesnow.info_schema
+import fakesnow.server
+import pyarrow as pa
+import pyarrow.compute as pc
 import trustme
 import uvicorn
 from fakesnow.server import app
@@ -29,7 +35,11 @@ REWRITES = (
     ),
     # Objects of the account and of loading, which fakesnow has not: it has no users to grant to and no S3 to read.
     (
-        re.compile(r"^(CREATE (WAREHOUSE|ROLE|STORAGE INTEGRATION|PIPE|TASK)|ALTER TASK|GRANT)\b.*", re.DOTALL),
+        re.compile(
+            r"^(CREATE (OR REPLACE )?(WAREHOUSE|ROLE|STORAGE INTEGRATION|PIPE|TASK)|(ALTER|DROP) (PIPE|TASK)|GRANT"
+            r"|COPY INTO EGX_DW.LANDING)\b.*",
+            re.DOTALL,
+        ),
         "SELECT 'Statement executed successfully.' AS status",
     ),
     (
@@ -66,6 +76,37 @@ def write_pandas(sql, bindings):
     sql = re.sub(r"FROM '(@[^']+)'", r"FROM \1", sql)
     sql = re.sub(r"USE_VECTORIZED_SCANNER=\w+|BINARY_AS_TEXT=\w+", "", sql)
     return sql, None
+
+
+def scaled(table, rowtype, theirs=fakesnow.arrow.to_sf):
+    """Numbers of up to 18 digits as Snowflake sends them: whole numbers and a scale, of which the connector makes floats."""
+    for number, column in enumerate(table.columns):
+        if pa.types.is_decimal(column.type) and column.type.precision <= 18:
+            factor = pa.scalar(10**column.type.scale, pa.decimal128(19, 0))
+            whole = pc.multiply(column, factor).cast(pa.int64())
+            table = table.set_column(number, table.schema.field(number).with_type(pa.int64()), whole)
+    return theirs(table, rowtype)
+
+
+def timestamps(column, theirs=fakesnow.arrow.timestamp_to_sf_struct):
+    """A NULL timestamp as NULL; fakesnow sends it as 1970-01-01."""
+    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    sent = theirs(column.fill_null(0))
+    return pa.StructArray.from_arrays(sent.flatten(), fields=list(sent.type), mask=column.is_null())
+
+
+def list_views():
+    """INFORMATION_SCHEMA.TABLES lists views too, as Snowflake's does: without, SQLMesh makes those again that are there."""
+    name = "SQL_CREATE_INFORMATION_SCHEMA_TABLES_VIEW"
+    sql = getattr(fakesnow.info_schema, name).template
+    assert "'BASE TABLE' AS" in sql
+    assert "from duckdb_tables tables" in sql
+    both = (
+        "(SELECT database_name, schema_name, table_name, estimated_size, 'BASE TABLE' AS kind FROM duckdb_tables "
+        "UNION ALL SELECT database_name, schema_name, view_name, NULL, 'VIEW' FROM duckdb_views WHERE NOT internal) tables"
+    )
+    sql = sql.replace("'BASE TABLE' AS", "tables.kind AS").replace("from duckdb_tables tables", f"from {both}")
+    setattr(fakesnow.info_schema, name, Template(sql))
 
 
 def login(send):
@@ -123,6 +164,9 @@ async def rewriting(scope, receive, send):
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
+    fakesnow.arrow.timestamp_to_sf_struct = timestamps
+    fakesnow.server.to_sf = scaled
+    list_views()
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(folder / "ca.pem"))
     certificate = authority.issue_cert("localhost")
@@ -133,7 +177,12 @@ if __name__ == "__main__":
     listener.listen()
     (folder / "port.new").write_text(str(listener.getsockname()[1]))
     (folder / "port.new").rename(folder / "port")
-    server = uvicorn.Server(
-        uvicorn.Config(rewriting, ssl_certfile=str(folder / "cert.pem"), ssl_keyfile=str(folder / "key.pem"), log_level="warning")
+    config = uvicorn.Config(
+        rewriting,
+        ssl_certfile=str(folder / "cert.pem"),
+        ssl_keyfile=str(folder / "key.pem"),
+        log_level="warning",
+        timeout_graceful_shutdown=3,
     )
+    server = uvicorn.Server(config)
     server.run(sockets=[listener])

@@ -4,6 +4,7 @@ import contextlib
 import datetime as dt
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,9 +13,21 @@ import typing as t
 from numbers import Number
 from pathlib import Path
 
+import duckdb
 import pytest
 from archives import bar, daily, deliver, trading_days
 from conftest import PROJECT, Warehouse
+from snowflake.connector.errors import ProgrammingError
+from sqlmesh import Context
+
+from dataflows import gold
+from dataflows.bar import CAIRO
+from dataflows.calendar import egx
+from deploy.snowflake import setup
+from tests.deploy import compose
+from tests.deploy.test_compose import AWS
+from tests.deploy.test_grafana import filled, panels, suits
+from warehouse.schedule import next_run
 
 pytestmark = pytest.mark.servers
 
@@ -86,17 +99,16 @@ def sent(environment: dict[str, str]) -> list[str]:
         return [json.loads(line) for line in log]
 
 
-def land(archive: Path, seen: set[Path]) -> None:
-    """What Snowpipe does: each line of each new object becomes a row of the landing table."""
+def land(archive: Path) -> None:
+    """What COPY and Snowpipe do: each line of each object becomes a row of the landing table."""
     import snowflake.connector
 
-    files = sorted(set((archive / "streaming").rglob("*.json")) - seen)
+    files = sorted((archive / "streaming").rglob("*.json"))
     rows = [
         (line, file.relative_to(archive).as_posix(), number, file.parts[-3].removeprefix("date="))
         for file in files
         for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1)
     ]
-    seen.update(files)
     connection = snowflake.connector.connect(
         account="fakesnow",
         user="SQLMESH",
@@ -124,16 +136,83 @@ def test_the_setup_runs_twice_and_prints_the_trust_policy(environment: dict[str,
         assert ("arn:aws:sqs:eu-central-1:210987654321:fake" in ran.stdout) == (load == "pipe")
     made = [statement for statement in sent(environment) if statement.startswith("CREATE ")]
     assert made
-    assert all("IF NOT EXISTS" in statement for statement in made)
+    assert all(" IF NOT EXISTS " in statement or "OR REPLACE TASK" in statement for statement in made)
 
 
-def test_a_dry_run_connects_to_nothing() -> None:
+def dry_run(*options: str) -> list[str]:
+    """The statements of a dry run of the module, which connects to nothing, without any other argument than these."""
     bare = {name: value for name, value in os.environ.items() if not name.startswith("SNOWFLAKE_")}
-    ran = subprocess.run([*SETUP, "--dry-run"], capture_output=True, text=True, env=bare, timeout=60)
+    command = [sys.executable, "-m", "deploy.snowflake.setup", "--dry-run", *options]
+    ran = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, env=bare, timeout=60)
     assert ran.returncode == 0, ran.stderr
-    assert "CREATE STORAGE INTEGRATION IF NOT EXISTS EGX_ARCHIVE" in ran.stdout
-    assert "METADATA$FILE_ROW_NUMBER" in ran.stdout
-    assert "${" not in ran.stdout
+    return ran.stdout.removesuffix(";\n").split(";\n")
+
+
+def test_a_dry_run_alone_prints_all_of_the_sql_with_placeholders() -> None:
+    printed = ";\n".join(dry_run())
+    assert "CREATE STORAGE INTEGRATION IF NOT EXISTS EGX_ARCHIVE" in printed
+    assert "STORAGE_AWS_ROLE_ARN = '<aws-role-arn>'" in printed
+    assert "URL = '<archive-url>/'" in printed
+    assert "TO USER <user>" in printed
+    assert "METADATA$FILE_ROW_NUMBER" in printed
+    assert "${" not in printed
+
+
+def first_words(statements: list[str]) -> list[str]:
+    return [" ".join(statement.split()[:2]) for statement in statements]
+
+
+def test_one_way_of_loading_ends_the_other_and_takes_what_is_in_the_bucket_already() -> None:
+    assert first_words(dry_run())[-4:] == ["DROP PIPE", "CREATE OR", "ALTER TASK", "COPY INTO"]
+    pipe = dry_run("--load", "pipe")
+    assert first_words(pipe)[-4:] == ["DROP TASK", "COPY INTO", "CREATE PIPE", "ALTER PIPE"]
+    assert pipe[-1].strip() == "ALTER PIPE EGX_DW.LANDING.LOAD_ARCHIVE REFRESH"
+    for load in ("task", "pipe"):
+        (end,) = [statement for statement in dry_run("--load", load) if statement.strip().startswith("DROP ")]
+        assert "IF EXISTS EGX_DW.LANDING.LOAD_ARCHIVE" in end
+
+
+def test_the_task_loads_before_each_run_of_the_warehouse() -> None:
+    (task,) = [statement for statement in dry_run() if "OR REPLACE TASK" in statement]
+    minute, hours, *_ = re.findall(r"CRON (\S+) (\S+) \* \* \* Africa/Cairo", task)[0]
+    loads = [dt.timedelta(hours=int(hour), minutes=int(minute)) for hour in hours.split(",")]
+    day = dt.datetime(2026, 2, 16, tzinfo=CAIRO)  # Ramadan begins on 2026-02-18 or -19
+    for date in (day, day + dt.timedelta(7)):
+        time = date
+        while (time := next_run(time, egx())) < date + dt.timedelta(1):
+            waits = [time.astimezone(CAIRO).replace(tzinfo=None) - date.replace(tzinfo=None) - load for load in loads]
+            assert min(wait for wait in waits if wait >= dt.timedelta()) == dt.timedelta(minutes=5)
+
+
+def test_where_the_role_does_not_trust_snowflake_yet_the_policy_is_printed_first(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Refusing(contextlib.AbstractContextManager):
+        def cursor(self) -> "Refusing":
+            return self
+
+        def __exit__(self, *error: object) -> None: ...
+
+        def execute(self, statement: str) -> "Refusing":
+            if statement.startswith("COPY INTO"):
+                raise ProgrammingError("Access Denied (AssumeRole)")
+            return self
+
+        def fetchall(self) -> list[tuple[str, ...]]:
+            return [("STORAGE_AWS_IAM_USER_ARN", "String", "arn:x", ""), ("STORAGE_AWS_EXTERNAL_ID", "String", "id", "")]
+
+    monkeypatch.setattr(setup, "connect", Refusing)
+    assert setup.main(SETUP[2:]) == 1
+    printed = capsys.readouterr()
+    assert '"AWS": "arn:x"' in printed.out
+    assert "Access Denied" in printed.err
+    assert "give the role the trust policy above, then run this again" in printed.err
+
+
+def test_without_a_dry_run_what_is_needed_is_asked_for() -> None:
+    ran = subprocess.run(SETUP[:-2], capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 2
+    assert "--user is needed" in ran.stderr
 
 
 def test_names_that_are_no_names_are_refused() -> None:
@@ -150,14 +229,66 @@ def compared(rows: list[tuple[t.Any, ...]]) -> list[str]:
     )
 
 
+def published_alike(on_snowflake: Warehouse, on_duckdb: Warehouse) -> None:
+    """Each published file has the same columns, types and rows."""
+    files = sorted(file.name for file in (on_duckdb.folder / "gold").iterdir())
+    assert sorted(file.name for file in (on_snowflake.folder / "gold").iterdir()) == files
+    assert {name.removesuffix(".parquet") for name in files} == {name.split(".")[1] for name in GOLD if name.startswith("gold.")}
+    for file in files:
+        theirs, ours = (duckdb.read_parquet(str(one.folder / "gold" / file)) for one in (on_snowflake, on_duckdb))
+        assert (theirs.columns, theirs.types) == (ours.columns, ours.types), file
+        assert sorted(map(repr, theirs.fetchall())) == sorted(map(repr, ours.fetchall())), file
+
+
+def run_as_composed(on_snowflake: Warehouse, environment: dict[str, str]) -> None:
+    """One run by the warehouse service of compose.yaml with the profile aws; addresses and folders are the test's.
+
+    The state is in a DuckDB file, as where EGX_STATE_POSTGRES is not set.
+    """
+    on_snowflake.close()
+    variables = {**AWS, **{name: value for name, value in environment.items() if name.startswith("SNOWFLAKE_")}}
+    service = compose.load(variables)["services"]["warehouse"]
+    given = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("EGX_")},
+        **compose.environment(service, variables),
+        "EGX_INFLUXDB__TOKEN": "",
+        "EGX_WAREHOUSE": str(on_snowflake.folder),
+        "EGX_WAREHOUSE_ARCHIVE": str(on_snowflake.archive),
+    }
+    _, *command = service["command"]
+    ran = subprocess.run(
+        [sys.executable, *command, "--once", "--tries", "1"], cwd=PROJECT, env=given, capture_output=True, text=True
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    _, _, *command = service["healthcheck"]["test"]
+    assert subprocess.run([sys.executable, *command], cwd=PROJECT, env=given).returncode == 0
+    on_snowflake.open()
+
+
+def panels_draw(on_snowflake: Warehouse) -> None:
+    """Each query of Grafana's "EGX history (Snowflake)", asked through the connector, gives what its panel draws."""
+    cursor = on_snowflake.context.engine_adapter.cursor
+    for title, panel in panels("egx-history-snowflake").items():
+        query = panel["targets"][0]["queryText"].replace("${symbol}", "ETEL")  # COMI has a bar without a volume
+        cursor.execute(filled(query, ""))
+        names = [column.name for column in cursor.description]
+        try:
+            suits(panel, [dict(zip(names, row, strict=True)) for row in cursor.fetchall()])
+        except (AssertionError, KeyError, TypeError) as error:
+            raise AssertionError(title) from error
+        named = {override["matcher"]["options"] for override in panel["fieldConfig"]["overrides"]}
+        assert named <= set(names), title
+
+
 @pytest.mark.timeout(900)
-def test_gold_on_snowflake_equals_gold_on_duckdb(make_warehouse, environment: dict[str, str]) -> None:
-    """Lint, plan, a restatement with a correction, a run, and a change in dev; the audits run in all of them."""
+def test_gold_on_snowflake_equals_gold_on_duckdb(
+    make_warehouse, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lint, plan, a restatement with a correction, a run, the tests, and a change in dev; the audits run in all of them."""
     assert subprocess.run(SETUP, capture_output=True, timeout=120).returncode == 0
-    on_duckdb: Warehouse = make_warehouse("on_duckdb")
-    archive = on_duckdb.archive
+    on_snowflake: Warehouse = make_warehouse("on_snowflake", gateway="snowflake")
+    archive = on_snowflake.archive
     days = trading_days(dt.date(2026, 7, 1), 45)
-    seen: set[Path] = set()
     for number, symbol in enumerate(("COMI", "OTMT", "ETEL")):
         closes = [50 + number + (day.toordinal() * 7919 % 13) / 4 for day in days]
         deliver(archive, [
@@ -173,49 +304,56 @@ def test_gold_on_snowflake_equals_gold_on_duckdb(make_warehouse, environment: di
         f'"{days[0]:%m/%d/%Y}","50.00","50.00","51.00","49.50","1.00K","0.1%"\n"06/30/2026","49.75","49.00","50.00","48.50","-","0.1%"\n'
     )
 
-    from sqlmesh import Context
+    land(archive)
+    assert on_snowflake.context.lint_models() == []
+    on_snowflake.plan()
+    deliver(archive, [daily("COMI", days[5], 55.5, f"{days[-1]}T15:00:00Z")], 900)
+    land(archive)  # all of it again, as where one way of loading follows the other
+    on_snowflake.plan(restate_models=["bronze.stock_prices_raw"], start=str(days[-1]), end=str(days[-1]))
+    run_as_composed(on_snowflake, environment)
+    on_duckdb: Warehouse = make_warehouse("on_duckdb")
+    on_duckdb.plan()
+    for name in GOLD:
+        query = f"SELECT * FROM {name}"
+        assert compared(on_snowflake.rows(query)) == compared(on_duckdb.rows(query)), name
+    query = f"SELECT close_price FROM gold.fct_stock_daily_prices WHERE symbol = 'COMI' AND trade_date = '{days[5]}'"
+    assert on_duckdb.rows(query) == [(55.5,)]
 
-    land(archive, seen)
-    context = Context(paths=str(PROJECT / "warehouse"), gateway="snowflake")
-    try:
-        assert context.lint_models() == []
-        context.plan(auto_apply=True, no_prompts=True, skip_tests=True)
-        deliver(archive, [daily("COMI", days[5], 55.5, f"{days[-1]}T15:00:00Z")], 900)
-        land(archive, seen)
-        context.plan(restate_models=["bronze.stock_prices_raw"], start=str(days[-1]), end=str(days[-1]),
-                     auto_apply=True, no_prompts=True, skip_tests=True)  # fmt: skip
-        from sqlmesh.utils import CompletionStatus
+    published_alike(on_snowflake, on_duckdb)
+    monkeypatch.setenv("EGX_WAREHOUSE", str(on_snowflake.folder))
+    assert gold.newest_days() == dict.fromkeys(("COMI", "OIH", "ETEL", "SWDY"), days[-1])
+    assert {check.name: check.warn for check in gold.quality()}["rejected"] == 2
+    printed = subprocess.run([sys.executable, "-m", "warehouse.snapshot"], cwd=PROJECT, capture_output=True, text=True)
+    assert "Commercial International Bank" in printed.stdout, printed.stderr
 
-        assert context.run(ignore_cron=True) is not CompletionStatus.FAILURE
-        on_duckdb.open()
-        on_duckdb.plan()
-        for name in GOLD:
-            columns = on_duckdb.rows(f"SELECT column_name, column_type FROM (DESCRIBE {name})")
-            # as numbers, because fakesnow sends a NULL timestamp as 1970-01-01
-            wanted = ", ".join(
-                f"DATE_PART(EPOCH_MICROSECOND, {column})" if kind == "TIMESTAMP" else column for column, kind in columns
-            )
-            theirs = context.engine_adapter.fetchall(f"SELECT {wanted} FROM {name}")
-            ours = on_duckdb.rows(f"SELECT {wanted.replace('DATE_PART(EPOCH_MICROSECOND, ', 'EPOCH_US(')} FROM {name}")
-            assert compared(theirs) == compared(ours), name
-        assert on_duckdb.rows("SELECT close_price FROM gold.fct_stock_daily_prices WHERE symbol = 'COMI' AND "
-                              f"trade_date = '{days[5]}'") == [(55.5,)]  # fmt: skip
-        context.close()
-        copy = on_duckdb.folder / "project"
-        shutil.copytree(PROJECT / "warehouse", copy / "warehouse", ignore=shutil.ignore_patterns(".cache", "__pycache__"))
-        model = copy / "warehouse" / "models" / "gold" / "fct_stock_daily_prices.sql"
-        model.write_text(model.read_text().replace("volume > 1.5 * volume_ma_7d", "volume > 0.9 * volume_ma_7d"))
-        context = Context(paths=str(copy / "warehouse"), gateway="snowflake")
-        context.plan("dev", include_unmodified=True, auto_apply=True, no_prompts=True, skip_tests=True)
-        (difference,) = context.table_diff(
-            "prod", "dev", on=["symbol", "trade_date"], select_models={"gold.fct_stock_daily_prices"}, show=False
-        )
-        changed = on_duckdb.rows(
-            "SELECT COUNT(*), COUNT_IF(volume > 0.9 * volume_ma_7d AND volume_signal <> 'HIGH') FROM gold.fct_stock_daily_prices"
-        )
-        rows = difference.row_diff()
-        assert [(rows.full_match_count + rows.partial_match_count, rows.partial_match_count)] == changed
-        assert (rows.s_only_count, rows.t_only_count) == (0, 0)
-        assert rows.partial_match_count > 0
-    finally:
-        context.close()
+    panels_draw(on_snowflake)
+
+    context = on_snowflake.context
+    gateway = context.config.gateways["snowflake"]
+    context.config.gateways["snowflake"] = gateway.copy(update={"test_connection": gateway.connection})
+    tested = context.test()
+    assert tested.wasSuccessful(), tested.errors + tested.failures
+    assert tested.testsRun >= 15
+    assert any("sqlmesh_test" in statement for statement in sent(environment))
+    audited = {"start": str(days[0]), "end": str(days[-1])}
+    assert context.audit(models=iter([name for name in GOLD if name.startswith("gold.")]), **audited)
+    assert not context.audit(models=iter(["bronze.stock_prices_quarantine"]), **audited)
+
+    copy = on_snowflake.folder / "project"
+    shutil.copytree(PROJECT / "warehouse", copy / "warehouse", ignore=shutil.ignore_patterns(".cache", "__pycache__"))
+    model = copy / "warehouse" / "models" / "gold" / "fct_stock_daily_prices.sql"
+    model.write_text(model.read_text().replace("volume > 1.5 * volume_ma_7d", "volume > 0.9 * volume_ma_7d"))
+    on_snowflake.close()
+    on_snowflake.context = Context(paths=str(copy / "warehouse"), gateway="snowflake")
+    on_snowflake.plan(environment="dev", include_unmodified=True)
+    (difference,) = on_snowflake.context.table_diff(
+        "prod", "dev", on=["symbol", "trade_date"], select_models={"gold.fct_stock_daily_prices"}, show=False
+    )
+    changed = on_duckdb.rows(
+        "SELECT COUNT(*), COUNT_IF(volume > 0.9 * volume_ma_7d AND volume_signal <> 'HIGH') FROM gold.fct_stock_daily_prices"
+    )
+    rows = difference.row_diff()
+    assert [(rows.full_match_count + rows.partial_match_count, rows.partial_match_count)] == changed
+    assert (rows.s_only_count, rows.t_only_count) == (0, 0)
+    assert rows.partial_match_count > 0
+    on_snowflake.close()

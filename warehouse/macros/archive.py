@@ -15,7 +15,8 @@ def archive(evaluator, start: exp.Expression, end: exp.Expression):
     """FROM @ARCHIVE(@start_ds, @end_ds): the lines delivered on those days (UTC), unparsed.
 
     Columns: line (text of one record), archive_object (path under the archive), source_line (from 1), delivered_on.
-    Snowflake: the landing table that Snowpipe or COPY INTO fills from the stage (deploy/snowflake/).
+    Snowflake: the landing table that COPY INTO or Snowpipe fills from the stage (deploy/snowflake/). Each knows only what it has
+    loaded itself, and an object written again after a crash is loaded again: hence DISTINCT.
     DuckDB: the archive's files themselves, one glob a delivery date; those of an s3:// archive are copied first (s3_copy.py).
     Both keep a line that is not JSON, so that bronze can name it; READ_JSON would drop it or stop.
 
@@ -23,7 +24,8 @@ def archive(evaluator, start: exp.Expression, end: exp.Expression):
         SQLMeshError: the archive cannot be reached.
     """
     if evaluator.gateway == "snowflake" or evaluator.runtime_stage == "testing":  # a unit test gives the landing table
-        return exp.to_table("landing.stock_prices_archive", dialect="snowflake")
+        lines = "SELECT DISTINCT line, archive_object, source_line, delivered_on FROM landing.stock_prices_archive"
+        return parse_one(lines, dialect="snowflake").subquery("archive")
 
     nothing = (
         exp.select(

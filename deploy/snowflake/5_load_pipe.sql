@@ -1,0 +1,13 @@
+-- Snowpipe: each new object within a minute or so. Give the bucket's event notifications the queue that SHOW PIPES names.
+DROP TASK IF EXISTS ${database}.LANDING.LOAD_ARCHIVE;
+
+-- What is in the bucket already: a pipe is told of new objects only.
+${copy};
+
+CREATE PIPE IF NOT EXISTS ${database}.LANDING.LOAD_ARCHIVE
+  AUTO_INGEST = TRUE
+AS
+${copy};
+
+-- What came between the two; of the last 7 days, and nothing that was loaded before.
+ALTER PIPE ${database}.LANDING.LOAD_ARCHIVE REFRESH;
