@@ -147,6 +147,10 @@ def test_files_become_silver_rows_and_a_streamed_bar_wins(make_warehouse) -> Non
         ("2025-12-07", "83.5000", 1_250_000, "STREAMING", True),
         ("2025-12-08", "84.1000", None, "HISTORICAL", False),
     ]
+    # as of any time: a file's bar is known from the file's time on, and only where no streamed one came before
+    versions = "SELECT trade_date::VARCHAR, close_price::VARCHAR FROM silver.stock_price_versions WHERE symbol = 'COMI' AND {} ORDER BY 1"
+    assert warehouse.rows(versions.format("known_until IS NULL")) == [row[:2] for row in cleaned]
+    assert warehouse.rows(versions.format("known_from <= '2025-12-31'")) == [("2025-12-07", "83.5000")]
     quality = warehouse.rows(
         "SELECT check_name, symbol, detail FROM gold.vw_gold_data_quality WHERE check_name IN "
         "('historical_difference', 'rejected') ORDER BY ALL"

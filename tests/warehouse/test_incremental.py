@@ -151,6 +151,9 @@ def test_runs_equal_a_rebuild(seed: int) -> None:
         rebuilt.plan(execution_time=end)
         for table in TABLES:
             assert tables[table] == rebuilt.table(table), table
+        current = "SELECT archive_object, source_line FROM {} ORDER BY ALL"
+        as_of_now = rebuilt.rows(current.format("silver.stock_price_versions WHERE known_until IS NULL"))
+        assert as_of_now == rebuilt.rows(current.format("silver.stock_prices_cleaned"))
         rebuilt.close()
 
 

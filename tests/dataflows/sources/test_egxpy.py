@@ -317,7 +317,11 @@ def test_a_source_that_falls_silent_in_a_poll_ends_it_in_time(caplog: pytest.Log
         left = set(symbols) - {symbol.removeprefix("EGX:") for symbol, _, _ in server.asked}
         assert left
         server.mode = "ok"
-        first = [bars[0].symbol for bars in source.poll(symbols, "Daily", 5, NOW + dt.timedelta(minutes=5))]
+        first: list[str] = []
+        for later in range(1, 10):  # a busy machine does not get through all in one poll
+            first += [bars[0].symbol for bars in source.poll(symbols, "Daily", 5, NOW + later * dt.timedelta(minutes=5))]
+            if set(first) == set(symbols):
+                break
         assert set(first) == set(symbols)
         assert left <= set(first[: len(left) + got + 16])
 

@@ -17,7 +17,7 @@ MODEL (
     obv = 'On-balance volume (Granville 1963), in shares of today',
     high_52w = 'Highest high of the 52 weeks up to the day',
     limit_up_price = 'Highest price allowed: previous close + 20 % (since 2021-09-05), down to a tick',
-    has_unexplained_jump = 'TRUE where the close is beyond the limit, with no corporate action on record that day',
+    has_unexplained_jump = 'TRUE where the close is over 20 % from the previous one, with no corporate action on record; before 2021-09-05 too, whose limit is not on record',
     trend_signal = 'BULLISH: close > ma_7d > ma_30d; BEARISH: close < ma_7d < ma_30d; else NEUTRAL',
     volume_signal = 'HIGH: over 1.5 times volume_ma_7d; LOW: under half of it; else NORMAL'
   ),
@@ -180,11 +180,8 @@ SELECT
     close_price <= limit_down_price
   )::BOOLEAN AS is_limit_down,
   COALESCE(
-    trade_date >= '2021-09-05'::DATE
-    AND (
-      close_price > previous_close * 1.2 + 0.005
-      OR close_price < previous_close * 0.8 - 0.005
-    ),
+    close_price > previous_close * 1.2 + 0.005
+    OR close_price < previous_close * 0.8 - 0.005,
     FALSE
   )::BOOLEAN AS has_unexplained_jump,
   CASE

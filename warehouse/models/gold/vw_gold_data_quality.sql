@@ -94,6 +94,37 @@ WITH companies AS (
     ON r.trade_date = d.date_day
   WHERE
     r.bar_interval <> 'Daily'
+), first_rows AS (
+  /* the first row from the ex-date on, which is later where the company did not trade on it */
+  SELECT
+    f.symbol,
+    f.trade_date,
+    f.close_price,
+    f.previous_close,
+    a.kind,
+    a.ratio
+  FROM bronze.corporate_actions AS a
+  LEFT JOIN bronze.symbol_history AS r
+    ON a.symbol = r.old_symbol
+  INNER JOIN gold.fct_stock_daily_prices AS f
+    ON COALESCE(r.new_symbol, a.symbol) = f.symbol AND f.trade_date >= a.ex_date
+  QUALIFY
+    ROW_NUMBER() OVER (PARTITION BY f.symbol, a.ex_date, a.kind ORDER BY f.trade_date) = 1
+), steps AS (
+  SELECT
+    symbol,
+    trade_date,
+    close_price,
+    previous_close,
+    LISTAGG(kind, ' and ') WITHIN GROUP (ORDER BY
+      kind) AS kinds,
+    ROUND(EXP(SUM(LN(ratio))), 6) AS ratio
+  FROM first_rows
+  GROUP BY
+    symbol,
+    trade_date,
+    close_price,
+    previous_close
 ), checked AS (
   SELECT
     'bars' AS check_name,
@@ -213,21 +244,17 @@ WITH companies AS (
   SELECT
     'no_price_step' AS check_name,
     'warn' AS status,
-    f.symbol,
-    f.trade_date,
+    symbol,
+    trade_date,
     0 AS expected,
     1 AS received,
-    a.kind || ' of ' || a.ratio::VARCHAR || ' but the close went from ' || (
-      f.previous_close * a.ratio
-    )::DECIMAL(18, 4)::VARCHAR || ' to ' || f.close_price::VARCHAR AS detail
-  FROM bronze.corporate_actions AS a
-  LEFT JOIN bronze.symbol_history AS r
-    ON a.symbol = r.old_symbol
-  INNER JOIN gold.fct_stock_daily_prices AS f
-    ON COALESCE(r.new_symbol, a.symbol) = f.symbol AND a.ex_date = f.trade_date
+    kinds || ' of ' || ratio::VARCHAR || ' but the close went from ' || (
+      previous_close * ratio
+    )::DECIMAL(18, 4)::VARCHAR || ' to ' || close_price::VARCHAR AS detail
+  FROM steps
   WHERE
-    ABS(LN(f.close_price / f.previous_close)) > ABS(LN(f.close_price / (
-      f.previous_close * a.ratio
+    ABS(LN(close_price / previous_close)) > ABS(LN(close_price / (
+      previous_close * ratio
     )))
 )
 SELECT
