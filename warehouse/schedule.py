@@ -19,6 +19,8 @@ import threading
 import time
 from collections.abc import Iterator
 
+import msgspec
+
 from connectors.errors import ConnectorError
 from connectors.influxdb import fields, series
 from dataflows import logs, process
@@ -126,7 +128,9 @@ def failing(now: dt.datetime) -> str | None:
 
 def keep_running(runner: Runner, stop: threading.Event, settings: Settings) -> None:
     """Runs once now, to catch up with what was missed, and then at each time of the schedule."""
-    write_schedule(Schedule(process.now()))
+    # What failed stays failed until a run has succeeded, however often this is started again.
+    last = read_schedule() or Schedule(process.now())
+    write_schedule(msgspec.structs.replace(last, next_at=process.now()))
     while True:
         state = runner.run()
         state.next_at = next_run(process.now(), egx())
