@@ -52,6 +52,7 @@ def test_systemd_takes_the_units(tmp_path: Path) -> None:
         (tmp_path / unit.name.replace("@", "@live")).write_text(text)
     names = [str(path) for path in tmp_path.iterdir()]
     done = subprocess.run(["systemd-analyze", "verify", "--man=no", *names], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
     assert not [line for line in done.stderr.splitlines() if str(tmp_path) in line], done.stderr
 
 
