@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import jsonschema
@@ -71,6 +72,16 @@ def test_one_bucket_and_organisation_are_made_written_and_shown(services: dict[s
     assert yaml.safe_load(settings)["influxdb"]["bucket"] == bucket
     assert f"{yaml.safe_load(settings)['influxdb']['retain_days']}d" == made["DOCKER_INFLUXDB_INIT_RETENTION"]
     assert (source["jsonData"]["organization"], source["jsonData"]["defaultBucket"]) == (organisation, bucket)
+
+
+@pytest.mark.parametrize(("chosen", "database"), [("", "EGX_DW"), ("EGX_TRIAL", "EGX_TRIAL")])
+def test_grafana_asks_the_database_that_the_warehouse_writes(chosen: str, database: str) -> None:
+    given = environments({**AWS, "SNOWFLAKE_DATABASE": chosen})
+    assert given["warehouse"]["SNOWFLAKE_DATABASE"] == database
+    text = Template((compose.ROOT / "deploy/grafana/provisioning/datasources/egx.yaml").read_text())
+    sources = yaml.safe_load(text.substitute(given["grafana"]))["datasources"]
+    snowflake = next(source for source in sources if source["uid"] == "egx-snowflake")
+    assert snowflake["jsonData"]["database"] == database
 
 
 def test_it_has_the_whole_platform(services: dict[str, Any]) -> None:
