@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from tests.deploy import compose
+from tests.servers.build import ARTEFACTS
 
 SCHEMA = json.loads((Path(__file__).parent / "compose-spec.json").read_text())
 EXAMPLE = compose.env_file(compose.ROOT / ".env.example", {})
@@ -117,6 +118,11 @@ def test_our_services_write_only_where_a_volume_is(services: dict[str, Any], nam
     assert written
     assert all(value.startswith("/var/lib/egx/") for value in written)
     assert service["volumes"] == ["state:/var/lib/egx", "./config.yaml:/srv/egx/config.yaml:ro"]
+
+
+@pytest.mark.parametrize("name", ["kafka", "influxdb", "s3"])
+def test_the_servers_are_of_the_versions_that_the_tests_run(services: dict[str, Any], name: str) -> None:
+    assert services[name]["image"].rpartition(":")[2] == ARTEFACTS[name].version
 
 
 def test_each_volume_is_named_and_used(services: dict[str, Any]) -> None:

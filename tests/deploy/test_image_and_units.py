@@ -14,6 +14,7 @@ import pytest
 from tests.ci import in_ci
 from tests.dataflows.jobs import ROOT
 from tests.deploy.compose import env_file
+from tests.servers.build import ARTEFACTS
 
 DEPLOY = ROOT / "deploy"
 
@@ -43,6 +44,13 @@ def test_the_image_gets_nothing_but_what_it_needs() -> None:
         for name in line.split()
     }
     assert copied <= {line[1:] for line in lines if line.startswith("!")}
+
+
+def test_the_image_has_what_the_tests_run() -> None:
+    text = (DEPLOY / "Dockerfile").read_text()
+    assert re.findall(r"FROM versity/versitygw:v(\S+)", text) == [ARTEFACTS["s3"].version]
+    (commit,) = re.findall(r"egxpy@(\w{40})\"", (ROOT / "justfile").read_text())
+    assert re.findall(r"ARG EGXPY=(\w+)", text) == [commit]
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None and not in_ci(), reason="no systemd here")
