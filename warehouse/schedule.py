@@ -1,6 +1,6 @@
 """Run the warehouse at 02:00 Cairo time and after each session's close: `python -m warehouse.schedule`.
 
-One process, no Airflow needed; deploy/airflow has the same for those who have one. It runs `python -m warehouse.run` (in a
+One process, no Airflow needed; deploy/airflow runs it at 02:00 for those who have one. It runs `python -m warehouse.run` (in a
 process of its own, so that a failure or leak stays there), tries a failed run again twice, and keeps what it did in
 `schedule.json` beside the warehouse, which `--healthy` reads. With a token (EGX_INFLUXDB__TOKEN) the outcome and the
 data-quality counts also go to InfluxDB, measurements `warehouse` and `quality`, for Grafana and its alerts.
