@@ -17,7 +17,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import msgspec
 
@@ -87,13 +88,27 @@ class Runner:
         return Schedule(now, now, time.monotonic() - begun, ok)
 
     def _once(self) -> int:
-        child = subprocess.Popen(self._command, cwd=ROOT, env=environment(self._settings))  # noqa: S603 - ours
+        prints: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT} if logs.in_json() else {}
+        child = subprocess.Popen(  # noqa: S603 - ours
+            self._command, cwd=ROOT, env=environment(self._settings), text=True, errors="replace", **prints
+        )
+        lines = threading.Thread(target=_log_lines, args=(child.stdout or (),), daemon=True)
+        lines.start()
         while True:
             try:
-                return child.wait(0.5)
+                code = child.wait(0.5)
+                lines.join()
+                return code
             except subprocess.TimeoutExpired:
                 if self._stop.is_set():
                     child.terminate()
+
+
+def _log_lines(lines: Iterable[str]) -> None:
+    """Says each line of a run as a record of the log."""
+    for line in lines:
+        if line.strip():
+            log.info("%s", line.rstrip())
 
 
 def points(state: Schedule, settings: Settings) -> Iterator[bytes]:

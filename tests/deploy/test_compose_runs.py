@@ -226,6 +226,7 @@ def test_the_services_work_together(started: Started) -> None:
     told = run.folder / "warehouse.log"
     wait_for(lambda: re.search(r"the next warehouse run is at|run failed", told.read_text()) is not None, "the warehouse", 240)
     assert "run failed" not in told.read_text(), told.read_text()[-3000:]
+    assert {json.loads(line)["leg"] for line in told.read_text().splitlines()} == {"warehouse"}
     assert run.health("warehouse") == 0
     warehouse.terminate()
     assert warehouse.wait(60) == 0
@@ -267,7 +268,7 @@ def test_the_services_work_together(started: Started) -> None:
 
     for server in (run.kafka, run.s3):
         server.kill()
-    assert 0 not in [run.health(server) for server in CHECKED], "a server that is down is not healthy"
+    wait_for(lambda: 0 not in [run.health(server) for server in CHECKED], "the health checks to see that the servers are down")
 
 
 def settings_of(service: dict[str, Any], variables: Mapping[str, str]) -> dict[str, Any]:

@@ -138,6 +138,29 @@ def test_a_failed_run_is_tried_again_twice(place: Path, fail: int, ok: bool, tim
     assert (state.ok, ran) == (ok, times)
 
 
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_what_a_run_prints_has_the_form_of_the_log(place: Path, form: str) -> None:
+    prints = [sys.executable, "-c", "import sys; print('plain: ü'); print(); print('worse', file=sys.stderr)"]
+    code = f"""
+import threading
+from dataflows import logs
+from dataflows.settings import load
+from warehouse.schedule import Runner
+logs.configure({form!r}, ("warehouse",))
+assert Runner(load(), threading.Event(), {prints!r}).run().ok
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+    if form == "json":
+        assert done.stdout == ""
+        lines = [json.loads(line) for line in done.stderr.splitlines()]
+        assert {line["leg"] for line in lines} == {"warehouse"}
+        assert {"plain: ü", "worse"} < {line["event"] for line in lines}
+        assert "" not in {line["event"] for line in lines}
+    else:
+        assert done.stdout == "plain: ü\n\n"
+        assert done.stderr.startswith("worse\negx: the warehouse is up to date, after ")
+
+
 def test_asked_to_end_it_ends_the_run_and_does_not_try_again() -> None:
     stop = threading.Event()
     threading.Timer(0.2, stop.set).start()
