@@ -1,7 +1,8 @@
 """What dashboards cannot know from bars alone, as points of InfluxDB: the companies' names, and the exchange's calendar.
 
 Measurement `company` (tag symbol): name, name_ar, sector, currency, listed. Measurement `market` (tag exchange):
-session_open (1 or 0), and expected_at, seconds since 1970: the opening of the newest session whose bars must be there.
+session_open (1 or 0), and, in seconds since 1970, expected_at: the opening of the newest session whose bars must be there, and
+opens_at and closes_at: those of the session that is open or comes next.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import datetime as dt
 from collections.abc import Iterator
 
 from connectors.influxdb import fields, series
-from dataflows.bar import CAIRO
 from dataflows.calendar import SEEDS, Calendar, egx, expected_session
 
 
@@ -27,7 +27,12 @@ def lines(exchange: str, now: dt.datetime) -> Iterator[bytes]:
 
 
 def market(calendar: Calendar, exchange: str, now: dt.datetime) -> bytes:
-    today = calendar.session(now.astimezone(CAIRO).date())
-    is_open = today is not None and today.open <= now < today.close
-    values = {"session_open": int(is_open), "expected_at": expected_session(calendar, now).open.timestamp()}
+    open_now = calendar.open_session(now)
+    session = open_now or calendar.next_session(now)
+    values = {
+        "session_open": int(open_now is not None),
+        "expected_at": expected_session(calendar, now).open.timestamp(),
+        "opens_at": session.open.timestamp(),
+        "closes_at": session.close.timestamp(),
+    }
     return b"%b %b %d" % (series("market", {"exchange": exchange}), fields(values), int(now.timestamp() * 1e6))

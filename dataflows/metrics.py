@@ -280,15 +280,17 @@ class Reporter:
         seconds: float,
         server: Callable[[], Server] | None,
         source: Callable[[], str],
+        stopped: Callable[[], bool],
         more: Callable[[], Iterable[bytes]] = tuple,
     ) -> None:
         """
         :arg server: opens InfluxDB, None where it gets nothing.
         :arg source: what the bars are, for people.
+        :arg stopped: whether the process was asked to end.
         :arg more: further lines for InfluxDB, with every report.
         """
         self._metrics, self._folder, self._seconds, self._open, self._source = metrics, folder, seconds, server, source
-        self._more = more
+        self._stopped, self._more = stopped, more
         self._server: Server | None = None
         self._silenced: set[str] = set()
         self._ended = threading.Event()
@@ -325,6 +327,7 @@ class Reporter:
             ended,
             error,
             figures,
+            self._stopped(),
         )
         try:
             write_report(self.path, report)
@@ -357,4 +360,5 @@ def lines(report: Report) -> Iterator[bytes]:
         values["uptime_seconds"] = report.updated_at - report.started_at
         values["up"] = not report.ended
         values["failed"] = report.error is not None
+        values["stopped"] = report.stopped
         yield b"%b %b %d" % (series(MEASUREMENT, {"leg": leg}), fields(values), int(report.updated_at * 1e6))

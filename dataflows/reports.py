@@ -47,6 +47,8 @@ class Report(msgspec.Struct):
     error: str | None = None
     """Why it ended, where somebody has to mend something."""
     figures: dict[str, Figures] = {}
+    stopped: bool = False
+    """Whether it was asked to end, and has not come to the end of its input."""
 
 
 def report_file(folder: Path, legs: Iterable[str]) -> Path:

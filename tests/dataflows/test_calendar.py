@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from dataflows.bar import CAIRO, INTERVALS, Interval
 from dataflows.calendar import MINUTES, SEEDS, egx
+from dataflows.market import market
 
 CALENDAR = egx()
 DATES = st.dates(dt.date(2015, 1, 1), dt.date(2027, 12, 31))
@@ -124,3 +125,22 @@ def test_every_closure_that_was_observed_is_known() -> None:
         observed = {dt.date.fromisoformat(row["date"]) for row in csv.DictReader(file)}
     assert len(observed) == 91
     assert {date for date in observed if CALENDAR.session(date)} == set()
+
+
+@pytest.mark.parametrize(
+    ("now", "is_open", "opens", "closes"),
+    [
+        ("2025-12-07T09:59", 0, "2025-12-07T10:00", "2025-12-07T14:30"),
+        ("2025-12-07T10:00", 1, "2025-12-07T10:00", "2025-12-07T14:30"),
+        ("2025-12-04T14:30", 0, "2025-12-07T10:00", "2025-12-07T14:30"),  # over the weekend
+    ],
+)
+def test_the_market_s_point_has_the_session_that_is_open_or_comes_next(now: str, is_open: int, opens: str, closes: str) -> None:
+    def at(text: str) -> dt.datetime:
+        return dt.datetime.fromisoformat(text).replace(tzinfo=CAIRO)
+
+    point = market(egx(), "EGX", at(now)).decode().split(" ")[1]
+    values = dict(field.split("=") for field in point.split(","))
+    assert values["session_open"] == f"{is_open}i"
+    assert float(values["opens_at"]) == at(opens).timestamp()
+    assert float(values["closes_at"]) == at(closes).timestamp()

@@ -250,6 +250,9 @@ def test_the_services_work_together(started: Started) -> None:
         assert process.wait(60) == 0, f"{leg}\n{logs()}"
     assert [run.health(leg) for leg in LEGS] == [1, 1, 1], "a leg that has ended is not healthy"
 
+    stopped = {row["leg"]: row["_value"] for row in rows(influxdb, pipeline) if row["_field"] == "stopped"}
+    assert stopped == dict.fromkeys(LEGS, True)
+
     # AWS by boto3's own variable for a server other than AWS's; a group of its own, so that it reads the topic again.
     aws = {
         **AWS,

@@ -491,9 +491,11 @@ HOUR, DAY = 3_600, 86_400
 Told = Callable[..., dict[str, set[str]]]
 
 
-def market(is_open: bool, opened_ago: float) -> tuple[str, dict[str, str], dict[str, Any], float]:
-    values = {"session_open": int(is_open), "expected_at": dt.datetime.now(dt.UTC).timestamp() - opened_ago}
-    return "market", {"exchange": "EGX"}, values, 1
+def market(is_open: bool, opened_ago: float, age: float = 1) -> tuple[str, dict[str, str], dict[str, Any], float]:
+    now = dt.datetime.now(dt.UTC).timestamp()
+    opens = now - opened_ago if is_open else now + HOUR
+    values = {"session_open": int(is_open), "expected_at": now - opened_ago, "opens_at": opens, "closes_at": opens + 4.5 * HOUR}
+    return "market", {"exchange": "EGX"}, values, age
 
 
 def leg(name: str, age: float = 1, **values: Any) -> tuple[str, dict[str, str], dict[str, Any], float]:
@@ -547,6 +549,16 @@ def test_a_leg_that_is_silent_or_failed_is_down_and_one_that_ended_is_not(told: 
     assert told(leg("live", 25 * HOUR), leg("archive", 2 * HOUR, up=False), leg("ingest", 120, up=False, failed=True)) == {
         "egx-process-down": {"live", "ingest"}
     }
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+def test_a_leg_that_was_stopped_fires_while_a_session_is_open(told: Told, is_open: bool) -> None:
+    assert told(
+        market(is_open, 2 * HOUR, DAY / 2),  # written long ago: no leg is up any more
+        leg("ingest", HOUR, up=False, stopped=True),
+        leg("live", 60, up=False, stopped=True),  # somebody may be at it
+        leg("archive", HOUR, up=False, stopped=False),
+    ) == ({"egx-stopped": {"ingest"}} if is_open else {})
 
 
 def test_a_leg_that_reported_just_now_is_not_down(told: Told) -> None:

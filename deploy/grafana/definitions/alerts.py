@@ -13,7 +13,8 @@ SCHEDULE_SECONDS = 108_000  # 30 hours, as `HEALTHY` of dataflows/gold.py
 REJECTED_SECONDS = 900
 
 _DOWN = (
-    REPORTS + ' |> map(fn: (r) => ({leg: r.leg, _time: now(), _value: if r.state == "ended" then 0.0 else r.seconds}))'
+    REPORTS
+    + ' |> map(fn: (r) => ({leg: r.leg, _time: now(), _value: if r.state == "ended" or r.state == "stopped" then 0.0 else r.seconds}))'
     ' |> group(columns: ["leg"])'
 )
 # A leg counts from its start; of one that started within the time, all that it counts is new.
@@ -35,6 +36,19 @@ _SOURCE = "\n".join(
         "live = exists open._value and open._value == 1 and seconds - expected._value < 43200.0",
         last_of("pipeline", "last_write_at", "-30d") + ' |> filter(fn: (r) => r.leg == "live")',
         "  |> map(fn: (r) => ({leg: r.leg, _time: now(), _value: if live then seconds - r._value else 0.0}))",
+        '  |> group(columns: ["leg"])',
+    )
+)
+# A leg that somebody stopped may be forgotten; one that came to the end of its input, as a replay does, is done. The session is
+# the one that was open, or the next, when any leg reported last: so it is known while all of them are stopped.
+_STOPPED = "\n".join(
+    (
+        "opens = " + last_of("market", "opens_at", "-30d") + " |> findRecord(fn: (key) => true, idx: 0)",
+        "closes = " + last_of("market", "closes_at", "-30d") + " |> findRecord(fn: (key) => true, idx: 0)",
+        "seconds = float(v: uint(v: now())) / 1000000000.0",
+        "open = exists opens._value and exists closes._value and seconds >= opens._value and seconds < closes._value",
+        REPORTS,
+        '  |> map(fn: (r) => ({leg: r.leg, _time: now(), _value: if open and r.state == "stopped" then r.seconds else 0.0}))',
         '  |> group(columns: ["leg"])',
     )
 )
@@ -154,6 +168,14 @@ def alerts() -> dict[str, Any]:
             0,
             "0s",
             severity="warning",
+        ),
+        alert(
+            "egx-stopped",
+            "A leg is stopped while the session is open",
+            _STOPPED,
+            "{{ $$labels.leg }} was stopped, and the session is open: start it again",
+            300,
+            "0s",
         ),
         alert(
             "egx-process-down",

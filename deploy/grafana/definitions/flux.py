@@ -31,9 +31,9 @@ SINCE = "(float(v: uint(v: now())) - float(v: uint(v: r._time))) / 1000000000.0"
 # A leg that was asked to end has nothing to report; one that failed, or just fell silent, has to be started.
 REPORTS = (
     'from(bucket: v.defaultBucket) |> range(start: -30d) |> filter(fn: (r) => r._measurement == "pipeline" and '
-    '(r._field == "up" or r._field == "failed")) |> last()'
+    '(r._field == "up" or r._field == "failed" or r._field == "stopped")) |> last()'
     ' |> pivot(rowKey: ["leg", "_time"], columnKey: ["_field"], valueColumn: "_value") |> group() |> map(fn: (r) => ({'
-    'leg: r.leg, state: if r.up then "up" else if exists r.failed and r.failed then "failed" else "ended", seconds: '
+    'leg: r.leg, state: if r.up then "up" else if exists r.failed and r.failed then "failed" else if exists r.stopped and r.stopped then "stopped" else "ended", seconds: '
     + SINCE
     + "}))"
 )
