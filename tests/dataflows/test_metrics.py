@@ -209,9 +209,11 @@ def test_a_log_in_json_is_an_object_a_line_with_where_a_message_stood(tmp_path: 
 )
 def test_a_further_attempt_at_a_store_names_its_leg(tmp_path: Path, settings: dict[str, Any], leg: str) -> None:
     folder = folder_with_bars(tmp_path)
-    folder.configure(source={**REPLAY, "follow": False}, logs="json", retry_seconds=1, **settings)
+    folder.configure(source={**REPLAY, "follow": False}, logs="json", **settings)
     keys = {"EGX_INFLUXDB__TOKEN": "none", "AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none"}
-    job = folder.run("main", **keys)
+    with folder.start("main", **keys) as job:
+        job.wait_for(lambda: "; attempt 2" in job.output, "another attempt")
+        job.end()
     lines = [json.loads(line) for line in job.output.splitlines()]
     assert {line["leg"] for line in lines if line["event"].endswith("; attempt 2")} == {leg}
 
