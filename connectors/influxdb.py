@@ -252,7 +252,7 @@ class _ServerPartition(StatefulSinkPartition[Sequence[Point], None]):
     def __init__(self, sink: InfluxDBSink) -> None:
         self._sink = sink
         self._server = sink.server()
-        self._retry = Retry(sink.retry_seconds, sink.stop, on_retry=sink.on_retry)
+        self._retry = Retry(sink.retry_seconds, sink.stop, on_retry=sink.on_retry, extra=sink.extra)
         self._retention = self._retry(self._server.retention_seconds)
         self._pool = ThreadPoolExecutor(sink.parallel, thread_name_prefix="influxdb")
         self._underway: deque[_Underway] = deque()
@@ -345,6 +345,7 @@ class InfluxDBSink(FixedPartitionedSink[Sequence[Point], None]):
         on_written: Callable[[int], None] = lambda points: None,
         on_expired: Callable[[int], None] = lambda points: None,
         on_retry: Callable[[], None] = lambda: None,
+        extra: Mapping[str, object] | None = None,
         on_refused: Callable[[Refused], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -355,13 +356,14 @@ class InfluxDBSink(FixedPartitionedSink[Sequence[Point], None]):
         :arg retry_seconds: how long a request is tried again before the flow fails.
         :arg on_written: called with the number of points handed over, those included that were refused or expired.
         :arg on_retry: called before each further attempt at a request.
+        :arg extra: see `Retry`.
         :arg on_refused: must have dealt with the point when it returns.
         :arg clock: seconds since 1970.
         """
         self.server, self.stop, self.partitions = server, stop, partitions
         self.batch_points, self.parallel = batch_points, parallel
         self.retry_seconds, self.on_written, self.on_expired = retry_seconds, on_written, on_expired
-        self.on_retry, self.on_refused, self.clock = on_retry, on_refused, clock
+        self.on_retry, self.on_refused, self.clock, self.extra = on_retry, on_refused, clock, extra
 
     @override
     def list_parts(self) -> list[str]:

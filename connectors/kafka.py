@@ -387,7 +387,16 @@ class _ReaderPartition(StatefulSourcePartition[tuple[str, Chunk], None]):
         since = self._failing_since.setdefault(partition, time.monotonic())
         if time.monotonic() - since > source.retry_seconds:
             raise TransientError(f"group {source.group} cannot read {source.topic}[{partition}]: {error.str()}")
-        log.warning("reading %s[%s]: %s", source.topic, partition, error.str())
+        log.warning(
+            "reading %s[%s]: %s",
+            *(source.topic, partition, error.str()),
+            extra={
+                "group": source.group,
+                "topic": source.topic,
+                "partition": partition,
+                "offset": self._next.get(partition),
+            },
+        )
 
     def _check_broker(self) -> None:
         """Ends the process when no broker has answered for `retry_seconds`; librdkafka itself reconnects meanwhile."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -222,6 +222,7 @@ class ObjectSink(FixedPartitionedSink[Sequence[Piece], None]):
         retry_seconds: float = 300,
         on_written: Callable[[int], None] = lambda lines: None,
         on_retry: Callable[[], None] = lambda: None,
+        extra: Mapping[str, object] | None = None,
     ) -> None:
         """
         :arg store: opens the store; called when the flow starts.
@@ -230,9 +231,11 @@ class ObjectSink(FixedPartitionedSink[Sequence[Piece], None]):
         :arg retry_seconds: how long a put is tried again before the flow fails.
         :arg on_written: called with the number of lines that have become durable.
         :arg on_retry: called before each further attempt at a put.
+        :arg extra: see `Retry`.
         """
         self._store, self._partitions, self._parallel = store, partitions, parallel
-        self._stop, self._retry_seconds, self._on_written, self._on_retry = stop, retry_seconds, on_written, on_retry
+        self._stop, self._retry_seconds, self._on_written = stop, retry_seconds, on_written
+        self._on_retry, self._extra = on_retry, extra
 
     @override
     def list_parts(self) -> list[str]:
@@ -244,5 +247,5 @@ class ObjectSink(FixedPartitionedSink[Sequence[Piece], None]):
 
     @override
     def build_part(self, step_id: str, for_part: str, resume_state: None) -> _ObjectsPartition:
-        retry = Retry(self._retry_seconds, self._stop, on_retry=self._on_retry)
+        retry = Retry(self._retry_seconds, self._stop, on_retry=self._on_retry, extra=self._extra)
         return _ObjectsPartition(retry(self._store), self._parallel, retry, self._on_written)

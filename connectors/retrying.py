@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import tenacity
@@ -24,10 +24,15 @@ class Retry:
         stop: threading.Event,
         *,
         on_retry: Callable[[], None] = lambda: None,
+        extra: Mapping[str, object] | None = None,
         first_wait: float = 0.2,
         longest_wait: float = 15.0,
     ) -> None:
-        self._stop, self._on_retry = stop, on_retry
+        """
+        :arg on_retry: called before each further attempt.
+        :arg extra: what the log's records of these attempts have besides, such as the leg.
+        """
+        self._stop, self._on_retry, self._extra = stop, on_retry, extra
         self._backoff = tenacity.wait_random_exponential(multiplier=first_wait, max=longest_wait)
         self._retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(TransientError),
@@ -44,7 +49,7 @@ class Retry:
 
     def _tell(self, state: tenacity.RetryCallState) -> None:
         self._on_retry()
-        log.warning("%s; attempt %s", _error(state), state.attempt_number + 1)
+        log.warning("%s; attempt %s", _error(state), state.attempt_number + 1, extra=self._extra)
 
     def _wait(self, state: tenacity.RetryCallState) -> float:
         asked = getattr(_error(state), "retry_after", None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -110,14 +110,16 @@ class SqliteSink(FixedPartitionedSink[Sequence[Row], None]):
         retry_seconds: float = 300,
         on_written: Callable[[int], None] = lambda rows: None,
         on_retry: Callable[[], None] = lambda: None,
+        extra: Mapping[str, object] | None = None,
     ) -> None:
         """
         :arg retry_seconds: how long a locked file or a full disk is tried again before the flow fails.
         :arg on_written: called with the number of rows that have become durable.
         :arg on_retry: called before each further attempt.
+        :arg extra: see `Retry`.
         """
         self._path, self._table, self._on_written = path, table, on_written
-        self._retry = Retry(retry_seconds, stop, on_retry=on_retry)
+        self._retry = Retry(retry_seconds, stop, on_retry=on_retry, extra=extra)
 
     @override
     def list_parts(self) -> list[str]:

@@ -90,6 +90,7 @@ def object_sink(run: Run) -> ObjectSink:
         retry_seconds=run.settings.retry_seconds,
         on_written=count,
         on_retry=lambda: leg.count(retries=1),
+        extra={"leg": "archive"},
     )
     guarded: ObjectSink = run.guard(
         run.metrics.sink(

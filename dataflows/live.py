@@ -138,6 +138,7 @@ def sqlite_sink(run: Run) -> SqliteSink:
                 retry_seconds=run.settings.retry_seconds,
                 on_written=count,
                 on_retry=lambda: run.metrics.legs["live"].count(retries=1),
+                extra={"leg": "live"},
             ),
             published_row,
         )
@@ -191,6 +192,7 @@ def influxdb_sink(run: Run) -> InfluxDBSink:
         on_written=count,
         on_expired=expired,
         on_retry=lambda: leg.count(retries=1),
+        extra={"leg": "live"},
         on_refused=refused,
     )
     guarded: InfluxDBSink = run.guard(run.metrics.sink("live", sink, published_point))

@@ -1,6 +1,6 @@
 """Run the warehouse at 02:00 Cairo time and after each session's close: `python -m warehouse.schedule`.
 
-One process, no Airflow needed; deploy/airflow has the same for those who have one. It runs `python -m warehouse.run` (in a
+One process, no Airflow needed; deploy/airflow runs it at 02:00 for those who have one. It runs `python -m warehouse.run` (in a
 process of its own, so that a failure or leak stays there), tries a failed run again twice, and keeps what it did in
 `schedule.json` beside the warehouse, which `--healthy` reads. With a token (EGX_INFLUXDB__TOKEN) the outcome and the
 data-quality counts also go to InfluxDB, measurements `warehouse` and `quality`, for Grafana and its alerts.
@@ -18,6 +18,8 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+
+import msgspec
 
 from connectors.errors import ConnectorError
 from connectors.influxdb import fields, series
@@ -126,7 +128,9 @@ def failing(now: dt.datetime) -> str | None:
 
 def keep_running(runner: Runner, stop: threading.Event, settings: Settings) -> None:
     """Runs once now, to catch up with what was missed, and then at each time of the schedule."""
-    write_schedule(Schedule(process.now()))
+    # What failed stays failed until a run has succeeded, however often this is started again.
+    last = read_schedule() or Schedule(process.now())
+    write_schedule(msgspec.structs.replace(last, next_at=process.now()))
     while True:
         state = runner.run()
         state.next_at = next_run(process.now(), egx())

@@ -224,7 +224,7 @@ class TradingView:
             }
             bar = from_fields(fields, now)
             if isinstance(bar, Rejected):
-                self._report(symbol, "bar", f"a bar was left out: {bar.reason}", now)
+                self._report_symbol(symbol, "bar", f"a bar was left out: {bar.reason}", now)
                 continue
             bars.append(bar)
         return [with_final(bar, self._calendar, known) for bar in bars]
@@ -255,7 +255,7 @@ class TradingView:
     def _answered(self, symbol: str, now: dt.datetime) -> None:
         trouble = self._troubles.pop(symbol, None)
         if trouble is not None and trouble.failures:
-            self._report(symbol, "well", "has bars again", now, logging.INFO)
+            self._report_symbol(symbol, "well", "has bars again", now, logging.INFO)
 
     def _failed(self, symbol: str, error: NoBars, now: dt.datetime) -> None:
         trouble = self._trouble(symbol)
@@ -269,14 +269,17 @@ class TradingView:
         trouble.again = now + pause
         when = f"after {trouble.again.astimezone(CAIRO):%d %B %H:%M} (Cairo)" if pause else "at the next poll"
         hint = ended()[symbol].hint if symbol in ended() else "Check source.symbols" if error.kind == "unknown" else ""
-        self._report(symbol, "fails", f"{error}; asked again {when}{f'. {hint}' if hint else ''}", now)
+        self._report_symbol(symbol, "fails", f"{error}; asked again {when}{f'. {hint}' if hint else ''}", now)
 
-    def _report(self, about: str, kind: str, message: str, now: dt.datetime, level: int = logging.WARNING) -> None:
-        """Says it, once a day."""
+    def _report_symbol(self, symbol: str, kind: str, message: str, now: dt.datetime, level: int = logging.WARNING) -> None:
+        self._report(symbol, kind, message, now, level, symbol=symbol)
+
+    def _report(self, about: str, kind: str, message: str, now: dt.datetime, level: int = logging.WARNING, **extra: str) -> None:
+        """Says it, once a day. :arg extra: what the log's record has besides."""
         today = now.astimezone(CAIRO).date()
         if self._reported.get((about, kind)) != today:
             self._reported[about, kind] = today
-            log.log(level, "%s: %s", about, message)
+            log.log(level, "%s: %s", about, message, extra={"leg": "ingest", **extra})
 
 
 def with_final(bar: Bar, calendar: Calendar, known: dt.datetime) -> Bar:

@@ -2,7 +2,8 @@
 
 On a real broker (EGX_KAFKA__BOOTSTRAP_SERVERS) each leg is a task; on the embedded one, which lives inside one process, all
 three are one task. The workers need the project's folder (PLATFORM_HOME, by default where this file lies) and its
-environment (PLATFORM_PYTHON, by default .venv there). Settings come from config.yaml and the workers' environment.
+environment (PLATFORM_PYTHON, by default .venv there). Settings come from config.yaml and the workers' environment. Each process
+needs a metrics port of its own: from EGX_METRICS__PORT on, in the order ingest, live, archive.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from airflow.sdk import DAG
 HOME = Path(os.environ.get("PLATFORM_HOME") or Path(__file__).resolve().parents[2])
 PYTHON = os.environ.get("PLATFORM_PYTHON") or str(HOME / ".venv" / "bin" / "python")
 BROKER = os.environ.get("EGX_KAFKA__BOOTSTRAP_SERVERS") or "embedded"
+PORT = os.environ.get("EGX_METRICS__PORT")
 
 with DAG(
     "egx_streaming",
@@ -30,11 +32,12 @@ with DAG(
     default_args={"retries": 10, "retry_delay": timedelta(seconds=30), "retry_exponential_backoff": True},
     tags=["egx"],
 ):
-    for leg in ("main",) if BROKER == "embedded" else ("ingest", "live", "archive"):
+    for number, leg in enumerate(("main",) if BROKER == "embedded" else ("ingest", "live", "archive")):
         # exec: Airflow's signal to end reaches the leg itself, which then ends cleanly.
         BashOperator(
             task_id=leg,
             bash_command=f"exec {shlex.quote(PYTHON)} -m bytewax.run dataflows.{leg}",
             cwd=str(HOME),
+            env={"EGX_METRICS__PORT": str(int(PORT) + number)} if PORT else None,
             append_env=True,
         )

@@ -251,8 +251,11 @@ def test_an_error_of_a_partition_that_does_not_pass_ends_it(
 
     part = build(source(client, topic, retry_seconds=0.5))
     part._consumer = Unreadable(part._consumer)
+    part._next[2] = 7
     part.next_batch()
     assert "bad checksum" in caplog.text
+    said = vars(caplog.records[-1])
+    assert (said["group"], said["topic"], said["partition"], said["offset"]) == ("g", topic, 2, 7)
     with pytest.raises(TransientError, match=rf"cannot read {topic}\[2\].*bad checksum"):
         wait_for(lambda: any(part.next_batch()), "what should fail, and not be read")
 

@@ -199,6 +199,23 @@ def test_a_log_in_json_is_an_object_a_line_with_where_a_message_stood(tmp_path: 
     assert any(line["event"].startswith("bars read ") for line in lines)
 
 
+@pytest.mark.parametrize(
+    ("settings", "leg"),
+    [
+        ({"live": {"store": "influxdb"}, "influxdb": {"url": "http://127.0.0.1:9"}}, "live"),
+        ({"archive": {"url": "s3://bucket/", "s3": {"endpoint_url": "http://127.0.0.1:9", "region": "eu-south-1"}}}, "archive"),
+    ],
+    ids=["InfluxDB away", "S3 away"],
+)
+def test_a_further_attempt_at_a_store_names_its_leg(tmp_path: Path, settings: dict[str, Any], leg: str) -> None:
+    folder = folder_with_bars(tmp_path)
+    folder.configure(source={**REPLAY, "follow": False}, logs="json", retry_seconds=1, **settings)
+    keys = {"EGX_INFLUXDB__TOKEN": "none", "AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none"}
+    job = folder.run("main", **keys)
+    lines = [json.loads(line) for line in job.output.splitlines()]
+    assert {line["leg"] for line in lines if line["event"].endswith("; attempt 2")} == {leg}
+
+
 def test_a_failure_is_one_json_line_too(tmp_path: Path) -> None:
     folder = Folder(tmp_path, source={"kind": "replay", "replay": {"path": "missing.csv"}}, logs="json")
     job = folder.run("main")

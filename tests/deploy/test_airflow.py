@@ -51,21 +51,29 @@ from airflow.dag_processing.dagbag import DagBag
 bag = DagBag(sys.argv[1])
 assert not bag.import_errors, bag.import_errors
 for name in sorted(bag.dags):
-    print(name, bag.dags[name].schedule, *sorted(task.task_id for task in bag.dags[name].tasks))
+    tasks = sorted((task.task_id, (task.env or {}).get("EGX_METRICS__PORT", "")) for task in bag.dags[name].tasks)
+    print(name, bag.dags[name].schedule, *(word for task in tasks for word in task if word))
 """
 
 
 @pytest.mark.parametrize(
-    ("broker", "streaming"),
-    [({}, "main"), ({"EGX_KAFKA__BOOTSTRAP_SERVERS": "broker:9092"}, "archive ingest live")],
-    ids=["embedded", "broker"],
+    ("given", "streaming"),
+    [
+        ({}, "main"),
+        ({"EGX_KAFKA__BOOTSTRAP_SERVERS": "broker:9092"}, "archive ingest live"),
+        (
+            {"EGX_KAFKA__BOOTSTRAP_SERVERS": "broker:9092", "EGX_METRICS__PORT": "9100"},
+            "archive 9102 ingest 9100 live 9101",
+        ),
+    ],
+    ids=["embedded", "broker", "broker and Prometheus"],
 )
-def test_both_load_without_an_error_with_a_task_for_each_process(
-    airflow: Airflow, broker: dict[str, str], streaming: str
+def test_both_load_without_an_error_with_a_task_for_each_process_and_a_port_of_its_own(
+    airflow: Airflow, given: dict[str, str], streaming: str
 ) -> None:
     done = subprocess.run(
         [str(PYTHON), "-c", TASKS, str(ROOT / "deploy" / "airflow")],
-        env={**airflow.environment, **broker},
+        env={**airflow.environment, **given},
         capture_output=True,
         text=True,
         check=False,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import jsonschema
@@ -12,6 +13,7 @@ import pytest
 import yaml
 
 from tests.deploy import compose
+from tests.servers.build import ARTEFACTS
 
 SCHEMA = json.loads((Path(__file__).parent / "compose-spec.json").read_text())
 EXAMPLE = compose.env_file(compose.ROOT / ".env.example", {})
@@ -73,6 +75,16 @@ def test_one_bucket_and_organisation_are_made_written_and_shown(services: dict[s
     assert (source["jsonData"]["organization"], source["jsonData"]["defaultBucket"]) == (organisation, bucket)
 
 
+@pytest.mark.parametrize(("chosen", "database"), [("", "EGX_DW"), ("EGX_TRIAL", "EGX_TRIAL")])
+def test_grafana_asks_the_database_that_the_warehouse_writes(chosen: str, database: str) -> None:
+    given = environments({**AWS, "SNOWFLAKE_DATABASE": chosen})
+    assert given["warehouse"]["SNOWFLAKE_DATABASE"] == database
+    text = Template((compose.ROOT / "deploy/grafana/provisioning/datasources/egx.yaml").read_text())
+    sources = yaml.safe_load(text.substitute(given["grafana"]))["datasources"]
+    snowflake = next(source for source in sources if source["uid"] == "egx-snowflake")
+    assert snowflake["jsonData"]["database"] == database
+
+
 def test_it_has_the_whole_platform(services: dict[str, Any]) -> None:
     assert set(services) == set(SERVICES)
     assert set(compose.load(AWS)["services"]) == set(SERVICES) - {"s3"}
@@ -106,6 +118,11 @@ def test_our_services_write_only_where_a_volume_is(services: dict[str, Any], nam
     assert written
     assert all(value.startswith("/var/lib/egx/") for value in written)
     assert service["volumes"] == ["state:/var/lib/egx", "./config.yaml:/srv/egx/config.yaml:ro"]
+
+
+@pytest.mark.parametrize("name", ["kafka", "influxdb", "s3"])
+def test_the_servers_are_of_the_versions_that_the_tests_run(services: dict[str, Any], name: str) -> None:
+    assert services[name]["image"].rpartition(":")[2] == ARTEFACTS[name].version
 
 
 def test_each_volume_is_named_and_used(services: dict[str, Any]) -> None:

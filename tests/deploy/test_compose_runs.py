@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,13 @@ import duckdb
 import pytest
 import yaml
 
+from tests.ci import in_ci
 from tests.dataflows.jobs import ROOT, wait_for
 from tests.deploy import compose
 from tests.deploy.test_compose import AWS, LEGS, LOCAL
 from tests.servers.fixtures import InfluxdbServer
 from tests.servers.flux import rows
+from tests.servers.influxdb import Influxdb
 from tests.servers.kafka import Kafka
 from tests.servers.legs import committed, ends
 from tests.servers.process import free_port, write_private
@@ -29,6 +32,8 @@ from tests.servers.s3 import S3
 
 HOME = "/var/lib/egx"
 SYMBOLS = ("COMI", "ETEL")
+# The program of InfluxDB's check comes with its image only.
+CHECKED = [name for name, program in (("kafka", "bash"), ("s3", "wget")) if shutil.which(program) or in_ci()]
 SMALL = {
     "EGX_SOURCE__SIMULATED__SPEED": "0",
     "EGX_SOURCE__SIMULATED__HISTORY_SESSIONS": "10",
@@ -63,22 +68,38 @@ class ComposeKafka(Kafka):
 
 
 class ComposeS3(S3):
-    """A server started by the service's command."""
+    """A server started by the service's command, with the account of its environment."""
 
-    def __init__(self, folder: Path, arguments: list[str]) -> None:
+    def __init__(self, folder: Path, arguments: list[str], given: Mapping[str, str]) -> None:
         super().__init__(folder)
-        self._arguments = arguments
+        self._arguments, self._given = arguments, given
+
+    def _command(self) -> tuple[list[str], Mapping[str, str]]:
+        command, _ = super()._command()
+        places = {"--port=:7070": f"--port={self.address}", "/data": command[-1]}
+        return [command[0], *(places.get(argument, argument) for argument in self._arguments)], self._given
+
+
+class ComposeInfluxdb(Influxdb):
+    """A server set up by the service's environment, as its image does it."""
+
+    def __init__(self, folder: Path, given: Mapping[str, str]) -> None:
+        super().__init__(folder)
+        self._given = given
 
     def _command(self) -> tuple[list[str], Mapping[str, str]]:
         command, variables = super()._command()
-        places = {"--port=:7070": f"--port={self.address}", "/data": command[-1]}
-        return [command[0], *(places.get(argument, argument) for argument in self._arguments)], variables
+        return command, {**variables, **{name: value for name, value in self._given.items() if name.startswith("INFLUXD_")}}
 
-
-@pytest.fixture(scope="module")
-def services() -> dict[str, Any]:
-    found: dict[str, Any] = compose.load({**LOCAL, "EGX_SOURCE": "simulated"})["services"]
-    return found
+    def _setup(self) -> dict[str, str | int]:
+        prefix = "DOCKER_INFLUXDB_INIT_"
+        init = {name.removeprefix(prefix).lower(): value for name, value in self._given.items() if name.startswith(prefix)}
+        assert init["mode"] == "setup"
+        return {
+            **{name: init[name] for name in ("username", "password", "org", "bucket")},
+            "token": init["admin_token"],
+            "retentionPeriodSeconds": int(init["retention"].removesuffix("d")) * 86_400,
+        }
 
 
 def image_files() -> list[str]:
@@ -89,10 +110,30 @@ def image_files() -> list[str]:
 
 
 class Started:
-    """The legs' processes, and how to run another service's command."""
+    """Compose's servers, running, and how to run one of its services of ours."""
 
-    def __init__(self, services: dict[str, Any], place: Callable[[str], str], folder: Path, stack: ExitStack) -> None:
-        self._services, self._place, self.folder, self._stack = services, place, folder, stack
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self.folder, self._stack = folder, stack
+        names = ("INFLUXDB_TOKEN", "INFLUXDB_PASSWORD", "S3_ACCESS_KEY", "S3_SECRET_KEY")
+        self.chosen = {"EGX_SOURCE": "simulated", **{name: secrets.token_urlsafe(24) for name in names}}
+        self.variables = {**LOCAL, **self.chosen}
+        """Those of .env."""
+        self._services: dict[str, Any] = compose.load(self.variables)["services"]
+        given = {name: compose.environment(self._services[name], self.variables) for name in ("kafka", "s3", "influxdb")}
+        self.kafka = ComposeKafka(folder / "kafka", given["kafka"])
+        self.s3 = ComposeS3(folder / "s3", self._services["s3"]["command"], given["s3"])
+        self.influxdb = ComposeInfluxdb(folder / "influxdb", given["influxdb"])
+        for server in (self.kafka, self.s3, self.influxdb):
+            stack.callback(server.remove)
+            server.start()
+        self._places = {
+            "kafka:9092": self.kafka.address,
+            "http://influxdb:8086": self.influxdb.url,
+            "http://s3:7070": self.s3.url,
+            "/dev/tcp/127.0.0.1/9092": f"/dev/tcp/{self.kafka.address.replace(':', '/')}",
+            "http://127.0.0.1:7070": self.s3.url,
+            HOME: str(folder / "state"),
+        }
         self.project = folder / "srv"
         """The project as the image has it, under what is mounted over it."""
         (folder / "home").mkdir()
@@ -102,81 +143,57 @@ class Started:
             else:
                 self.project.mkdir(exist_ok=True)
                 shutil.copy(ROOT / name, self.project / name)
-        mounted = next(volume for volume in services["ingest"]["volumes"] if volume.startswith("./"))
+        mounted = next(volume for volume in self._services["ingest"]["volumes"] if volume.startswith("./"))
         source, target, _ = mounted.split(":")
         config = yaml.safe_load((ROOT / source).read_text())
         config["source"]["symbols"] = list(SYMBOLS)
         (self.project / Path(target).relative_to("/srv/egx")).write_text(yaml.safe_dump(config))
 
-    def environment(self, name: str) -> dict[str, str]:
-        inherited = {key: value for key, value in os.environ.items() if not re.match("EGX_|AWS_|SNOWFLAKE_", key)}
-        given = compose.environment(self._services[name], LOCAL)
-        image = {"PYTHONDONTWRITEBYTECODE": "1", "HOME": str(self.folder / "home")}
-        return {**inherited, **image, **{key: self._place(value) for key, value in given.items()}, **SMALL}
+    def _placed(self, value: str) -> str:
+        for theirs, ours in self._places.items():
+            value = value.replace(theirs, ours)
+        return value
 
-    def command(self, name: str) -> list[str]:
-        return [sys.executable, *self._services[name]["command"][1:]]
+    def environment(self, name: str, variables: Mapping[str, str] | None = None) -> dict[str, str]:
+        """A service's environment, with other variables in .env than usual."""
+        variables = variables or self.variables
+        inherited = {key: value for key, value in os.environ.items() if not re.match("EGX_|AWS_|SNOWFLAKE_", key)}
+        given = compose.environment(compose.load(variables)["services"][name], variables)
+        image = {"PYTHONDONTWRITEBYTECODE": "1", "HOME": str(self.folder / "home")}
+        return {**inherited, **image, **{key: self._placed(value) for key, value in given.items()}, **SMALL}
 
     def health(self, name: str) -> int:
-        test = self._services[name]["healthcheck"]["test"]
-        assert test[:2] == ["CMD", "python"]
-        command = [sys.executable, *test[2:]]
+        """The status with which a service's health check ends."""
+        kind, program, *arguments = self._services[name]["healthcheck"]["test"]
+        assert kind == "CMD"
+        command = [sys.executable if program == "python" else program, *map(self._placed, arguments)]
         return subprocess.run(command, cwd=self.project, env=self.environment(name), check=False, timeout=60).returncode
 
-    def start(self, name: str, *more: str) -> subprocess.Popen[bytes]:
+    def start(self, name: str, *more: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
         log = self._stack.enter_context((self.folder / f"{name}.log").open("wb"))
-        command = [*self.command(name), *more]
-        process = subprocess.Popen(command, cwd=self.project, env=self.environment(name), stdout=log, stderr=log)
+        command = [sys.executable, *self._services[name]["command"][1:], *more]
+        process = subprocess.Popen(command, cwd=self.project, env=env or self.environment(name), stdout=log, stderr=log)
         self._stack.callback(process.kill)
         return process
 
+    def archived(self, bucket: str) -> list[str]:
+        """The records of a bucket."""
+        objects = (self.s3.folder / "data" / bucket / "streaming").rglob("*.json")
+        return sorted(line for path in objects for line in path.read_text().splitlines())
+
 
 @pytest.fixture
-def started(
-    services: dict[str, Any], tmp_path: Path, influxdb: InfluxdbServer, unique_name: str
-) -> Iterator[tuple[Started, str, S3]]:
+def started(tmp_path: Path) -> Iterator[Started]:
     with ExitStack() as stack:
-        kafka = ComposeKafka(tmp_path / "kafka", compose.environment(services["kafka"], LOCAL))
-        s3 = ComposeS3(tmp_path / "s3", services["s3"]["command"])
-        for server in (kafka, s3):
-            stack.callback(server.remove)
-            server.start()
-        places = {
-            "kafka:9092": kafka.address,
-            "http://influxdb:8086": influxdb.url,
-            "http://s3:7070": s3.url,
-            HOME: str(tmp_path / "state"),
-        }
-        secrets = {
-            "INFLUXDB_TOKEN": influxdb.token,
-            "S3_ACCESS_KEY": s3.secrets["access_key"],
-            "S3_SECRET_KEY": s3.secrets["secret_key"],
-        }
-
-        def place(value: str) -> str:
-            for theirs, ours in places.items():
-                value = value.replace(theirs, ours)
-            return value
-
-        variables = {**LOCAL, "EGX_SOURCE": "simulated", **secrets}
-        legs = compose.load(variables)["services"]
-        for leg in legs.values():
-            leg.setdefault("environment", {})["EGX_INFLUXDB__BUCKET"] = unique_name
-            leg["environment"]["EGX_INFLUXDB__ORG"] = influxdb.org
-        run = Started(legs, place, tmp_path, stack)
-        original = run.environment
-
-        def environment(name: str) -> dict[str, str]:
-            keys = {"AWS_ACCESS_KEY_ID": secrets["S3_ACCESS_KEY"], "AWS_SECRET_ACCESS_KEY": secrets["S3_SECRET_KEY"]}
-            return {**original(name), **keys}
-
-        run.environment = environment  # type: ignore[method-assign]
-        yield run, kafka.address, s3
+        yield Started(tmp_path, stack)
 
 
-@pytest.mark.servers("kafka", "s3")
-def test_the_services_work_together(started: tuple[Started, str, S3], influxdb: InfluxdbServer, unique_name: str) -> None:
-    run, kafka, s3 = started
+@pytest.mark.servers("kafka", "s3", "influxdb")
+def test_the_services_work_together(started: Started) -> None:
+    run, kafka = started, started.kafka.address
+    init = compose.environment(compose.load(run.variables)["services"]["influxdb"], run.variables)
+    bucket, org = init["DOCKER_INFLUXDB_INIT_BUCKET"], init["DOCKER_INFLUXDB_INIT_ORG"]
+    influxdb = InfluxdbServer(run.influxdb.url, run.variables["INFLUXDB_TOKEN"], org)
     processes = {leg: run.start(leg) for leg in LEGS}
 
     def logs() -> str:
@@ -193,12 +210,13 @@ def test_the_services_work_together(started: tuple[Started, str, S3], influxdb: 
     wait_for(lambda: all((run.folder / "state/status" / f"{leg}.json").exists() for leg in LEGS), "all legs to report", 90)
     wait_for(caught_up, "both groups to have committed everything", 90)
     assert [run.health(leg) for leg in LEGS] == [0, 0, 0]
+    assert [run.health(server) for server in CHECKED] == [0] * len(CHECKED)
 
-    found = rows(influxdb, f'from(bucket: "{unique_name}") |> range(start: -30d) |> filter(fn: (r) => r._field == "close")')
+    found = rows(influxdb, f'from(bucket: "{bucket}") |> range(start: -30d) |> filter(fn: (r) => r._field == "close")')
     assert {row["symbol"] for row in found} == set(SYMBOLS)
-    pipeline = f'from(bucket: "{unique_name}") |> range(start: -1h) |> filter(fn: (r) => r._measurement == "pipeline")'
+    pipeline = f'from(bucket: "{bucket}") |> range(start: -1h) |> filter(fn: (r) => r._measurement == "pipeline")'
     assert {row["leg"] for row in rows(influxdb, pipeline)} == set(LEGS)
-    assert list((s3.folder / "data" / "egx-data-bucket" / "streaming").rglob("*.json"))
+    assert run.archived("egx-data-bucket")
 
     lines = [json.loads(line) for line in (run.folder / "live.log").read_text().splitlines()]
     assert all(line["leg"] == "live" for line in lines)
@@ -214,7 +232,7 @@ def test_the_services_work_together(started: tuple[Started, str, S3], influxdb: 
     snapshot = str(run.folder / "state/warehouse/gold/vw_gold_market_snapshot.parquet")
     assert {symbol for (symbol,) in duckdb.execute("SELECT symbol FROM read_parquet(?)", [snapshot]).fetchall()} == set(SYMBOLS)
     assert {path: path.stat().st_mtime_ns for path in run.project.rglob("*")} == before, "the image's files are read-only"
-    outcomes = f'from(bucket: "{unique_name}") |> range(start: -1h) |> filter(fn: (r) => r._measurement == "warehouse")'
+    outcomes = f'from(bucket: "{bucket}") |> range(start: -1h) |> filter(fn: (r) => r._measurement == "warehouse")'
     assert {row["_field"]: row["_value"] for row in rows(influxdb, outcomes)}["ok"] == 1
     status = subprocess.run(
         [sys.executable, "-m", "dataflows.status", "--json"],
@@ -230,6 +248,26 @@ def test_the_services_work_together(started: tuple[Started, str, S3], influxdb: 
         process.terminate()
         assert process.wait(60) == 0, f"{leg}\n{logs()}"
     assert [run.health(leg) for leg in LEGS] == [1, 1, 1], "a leg that has ended is not healthy"
+
+    # AWS by boto3's own variable for a server other than AWS's; a group of its own, so that it reads the topic again.
+    aws = {
+        **AWS,
+        **run.chosen,
+        "EGX_BUCKET": "an-aws-bucket",
+        "AWS_REGION": "us-east-1",
+        "AWS_ACCESS_KEY_ID": run.variables["S3_ACCESS_KEY"],
+        "AWS_SECRET_ACCESS_KEY": run.variables["S3_SECRET_KEY"],
+    }
+    apart = {"AWS_ENDPOINT_URL_S3": run.s3.url, "EGX_ARCHIVE__GROUP": "aws"}
+    processes = {"archive": run.start("archive", "-s", "1", env={**run.environment("archive", aws), **apart})}
+    wait_for(lambda: committed(kafka, "aws", "egx_market_data") == ends(kafka, "egx_market_data"), "AWS's archive", 60)
+    processes["archive"].terminate()
+    assert processes["archive"].wait(60) == 0, logs()
+    assert run.archived("an-aws-bucket") == run.archived("egx-data-bucket")
+
+    for server in (run.kafka, run.s3):
+        server.kill()
+    assert 0 not in [run.health(server) for server in CHECKED], "a server that is down is not healthy"
 
 
 def settings_of(service: dict[str, Any], variables: Mapping[str, str]) -> dict[str, Any]:
@@ -252,8 +290,12 @@ def settings_of(service: dict[str, Any], variables: Mapping[str, str]) -> dict[s
 def test_every_setting_of_a_service_is_one_that_there_is(variables: dict[str, str]) -> None:
     services = compose.load(variables)["services"]
     for name in (*LEGS, "warehouse"):
-        kafka = settings_of(services[name], variables)["kafka"]
+        settings = settings_of(services[name], variables)
+        kafka = settings["kafka"]
         assert (kafka["bootstrap_servers"], kafka["username"], kafka["password"]) == ("kafka:9092", None, None)
+        assert settings["archive"]["url"] == f"s3://{variables['EGX_BUCKET'] or 'egx-data-bucket'}/streaming/"
+        gateway = compose.environment(services[name], variables).get("WAREHOUSE_GATEWAY")
+        assert gateway == ("snowflake" if variables["EGX_PROFILE"] == "aws" else None)
 
 
 def test_a_broker_and_logins_of_one_s_own_come_from_the_environment() -> None:

@@ -14,6 +14,7 @@ import pytest
 from tests.ci import in_ci
 from tests.dataflows.jobs import ROOT
 from tests.deploy.compose import env_file
+from tests.servers.build import ARTEFACTS
 
 DEPLOY = ROOT / "deploy"
 
@@ -45,6 +46,13 @@ def test_the_image_gets_nothing_but_what_it_needs() -> None:
     assert copied <= {line[1:] for line in lines if line.startswith("!")}
 
 
+def test_the_image_has_what_the_tests_run() -> None:
+    text = (DEPLOY / "Dockerfile").read_text()
+    assert re.findall(r"FROM versity/versitygw:v(\S+)", text) == [ARTEFACTS["s3"].version]
+    (commit,) = re.findall(r"egxpy@(\w{40})\"", (ROOT / "justfile").read_text())
+    assert re.findall(r"ARG EGXPY=(\w+)", text) == [commit]
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None and not in_ci(), reason="no systemd here")
 def test_systemd_takes_the_units(tmp_path: Path) -> None:
     for unit in (DEPLOY / "systemd").glob("*.[st]*"):
@@ -52,6 +60,7 @@ def test_systemd_takes_the_units(tmp_path: Path) -> None:
         (tmp_path / unit.name.replace("@", "@live")).write_text(text)
     names = [str(path) for path in tmp_path.iterdir()]
     done = subprocess.run(["systemd-analyze", "verify", "--man=no", *names], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
     assert not [line for line in done.stderr.splitlines() if str(tmp_path) in line], done.stderr
 
 
@@ -72,8 +81,9 @@ def test_all_that_a_unit_writes_lies_in_its_state_directory() -> None:
     assert source == "egxpy True"
     for name in ("egx@.service", "egx-warehouse.service"):
         unit = (DEPLOY / "systemd" / name).read_text()
-        given, wins = re.findall(r"(?m)^EnvironmentFile=(.+)$", unit)
-        assert (given, wins) == ("/srv/egx/deploy/systemd/egx.env", "/etc/egx/env")
+        files = re.findall(r"(?m)^EnvironmentFile=(.+)$", unit)
+        assert files[:2] == ["/srv/egx/deploy/systemd/egx.env", "/etc/egx/env"]
+        assert files[2:] == (["-/etc/egx/%i.env"] if "@" in name else []), "what a leg has for itself wins, and need not be there"
         assert re.search(r"(?m)^StateDirectory=egx$", unit)
 
 

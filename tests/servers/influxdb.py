@@ -50,8 +50,9 @@ class Influxdb(Server):
         except urllib3.exceptions.HTTPError:
             return False
 
-    def _after_first_start(self) -> None:
-        setup = {
+    def _setup(self) -> dict[str, str | int]:
+        """The body of the request that sets up a new server."""
+        return {
             "username": "egx",
             "password": self.secrets["password"],
             "token": self.secrets["token"],
@@ -59,6 +60,8 @@ class Influxdb(Server):
             # The setup insists on a bucket; nothing uses this one.
             "bucket": "setup",
         }
-        answer = _http.request("POST", f"{self.url}/api/v2/setup", json=setup)
+
+    def _after_first_start(self) -> None:
+        answer = _http.request("POST", f"{self.url}/api/v2/setup", json=self._setup())
         if answer.status != 201:
             raise ServerError(f"influxdb refused its setup: {answer.status} {answer.data.decode()}")

@@ -158,6 +158,33 @@ def test_a_health_check_sees_a_run_that_is_due_failed_or_missed(place: Path) -> 
     assert schedule.failing(now) == ("the warehouse run of 2025-12-06 00:00 UTC has not taken place: start the schedule again")
 
 
+@pytest.mark.parametrize(
+    ("before", "why"),
+    [
+        (None, None),
+        (Schedule(cairo("2025-12-06T02:00"), cairo("2025-12-05T02:01"), 5.0, True), None),
+        (
+            Schedule(cairo("2025-12-06T02:00"), cairo("2025-12-05T02:01"), 5.0, False),
+            "the last warehouse run failed: its log says why",
+        ),
+    ],
+    ids=["never run", "well", "failed"],
+)
+def test_started_again_it_is_as_healthy_as_its_last_run_was(before: Schedule | None, why: str | None) -> None:
+    if before:
+        schedule.write_schedule(before)
+    stop, seen = threading.Event(), []
+
+    class Running(Runner):
+        def run(self) -> Schedule:
+            seen.append(schedule.failing(dt.datetime.now(dt.UTC)))
+            stop.set()
+            return Schedule(dt.datetime.now(dt.UTC))
+
+    schedule.keep_running(Running(settings(), stop, []), stop, settings())
+    assert seen == [why]
+
+
 def test_started_it_brings_gold_up_to_date_at_once_and_ends_cleanly_when_asked(tmp_path: Path) -> None:
     folder = Folder(tmp_path, source={"symbols": ["COMI"], "simulated": {"speed": 0, "history_sessions": 5, "minutes": 5}})
     assert folder.run("main").process.returncode == 0

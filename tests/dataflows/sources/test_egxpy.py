@@ -209,6 +209,7 @@ def test_a_poll_gives_the_good_ones_and_reports_the_others_once_a_day(
         assert polled(source, symbols).keys() == {"COMI", "ETEL", "SWDY", "NO_VOLUME"}
         reported = {record.getMessage().split(":")[0] for record in caplog.records}
         assert reported == {"UNKNOWN", "SILENT", "EMPTY", "HANG_UP", "DENIED"}
+        assert {(vars(record)["leg"], vars(record)["symbol"]) for record in caplog.records} == {("ingest", s) for s in reported}
         assert "UNKNOWN: TradingView knows no such symbol" in caplog.text
         assert "Check source.symbols" in caplog.text
         caplog.clear()
