@@ -23,7 +23,7 @@ from connectors.errors import ConnectorError
 from dataflows import archived, dead_letters, process
 from dataflows.archive import store
 from dataflows.bar import CAIRO, Bar, decode_all
-from dataflows.calendar import egx, expected_session
+from dataflows.calendar import LONG, egx, expected_session
 from dataflows.gold import Check, Schedule, newest_days, quality, read_schedule
 from dataflows.live import MEASUREMENT
 from dataflows.reports import Figures, Report, is_alive, newest_by_leg, read_reports, span
@@ -36,7 +36,7 @@ NEWEST_MESSAGES = 500  # of each partition that are looked at
 
 
 class Fresh(msgspec.Struct):
-    """A symbol's newest bar in each store: the day it is of (in Cairo); None where the store has none that is recent."""
+    """A symbol's newest daily or intraday bar in each store: its day in Cairo, None where it has none that is recent."""
 
     symbol: str
     kafka: dt.date | None = None
@@ -105,7 +105,7 @@ def freshness(settings: Settings, expected: dt.date, kafka_days: dict[str, dt.da
     def fresh(symbol: str) -> Fresh:
         day, ingested_at = live.get(symbol, (None, None))
         found = Fresh(symbol, kafka_days.get(symbol), day, archive.get(symbol), gold.get(trades_as(symbol)), ingested_at)
-        if symbol not in ceased and settings.source.kind != "simulated":
+        if symbol not in ceased and settings.source.kind != "simulated" and settings.source.interval not in LONG:
             days = {"live": found.live, "archive": found.archive}
             found.behind = tuple(name for name, day in days.items() if day is None or day < expected)
         return found
@@ -120,7 +120,7 @@ def from_kafka(settings: Settings, starts: dict[int, int], now: dt.datetime) -> 
     ]
     found: dict[str, dt.date] = {}
     for bar in decode_all(values, now):
-        if isinstance(bar, Bar):
+        if isinstance(bar, Bar) and bar.interval not in LONG:
             day = cairo_date(bar.datetime)
             found[bar.symbol] = max(day, found.get(bar.symbol, day))
     return found
@@ -137,7 +137,8 @@ def from_sqlite(settings: Settings) -> Newest:
     connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5)
     try:
         rows = connection.execute(
-            f"SELECT symbol, MAX(datetime), MAX(ingestion_timestamp) FROM {MEASUREMENT} GROUP BY symbol"  # noqa: S608 - ours
+            f"SELECT symbol, MAX(datetime), MAX(ingestion_timestamp) FROM {MEASUREMENT} "  # noqa: S608 - ours
+            f"WHERE interval NOT IN {LONG} GROUP BY symbol"
         ).fetchall()
     finally:
         connection.close()
@@ -150,10 +151,11 @@ def from_sqlite(settings: Settings) -> Newest:
 def from_influxdb(settings: Settings) -> Newest:
     """The same of InfluxDB, which does not keep when a bar was ingested."""
     server = process.influxdb(settings)
+    told = " and ".join(f'r.interval != "{interval}"' for interval in LONG)
     flux = (
         f'from(bucket: "{settings.influxdb.bucket}") |> range(start: -{int(settings.influxdb.retain_days)}d, stop: 1d)'
-        f' |> filter(fn: (r) => r._measurement == "{MEASUREMENT}" and r._field == "close")'
-        ' |> group(columns: ["symbol"]) |> last(column: "_time") |> keep(columns: ["symbol", "_time"])'
+        f' |> filter(fn: (r) => r._measurement == "{MEASUREMENT}" and r._field == "close" and {told})'
+        ' |> last() |> group(columns: ["symbol"]) |> sort(columns: ["_time"]) |> last() |> keep(columns: ["symbol", "_time"])'
     )
     try:
         return {row["symbol"]: (cairo_date(row["_time"]), None) for row in server.query(flux)}
@@ -225,7 +227,7 @@ def legs_table(found: Status) -> Table:
 
 
 def fresh_table(found: Status) -> Table:
-    title = f"Newest bar of each symbol; the live store and the archive should have {found.expected}"
+    title = f"Newest daily or intraday bar of each symbol; the live store and the archive should have {found.expected}"
     table = Table(title=title, title_justify="left", pad_edge=False)
     for header in ("Symbol", "Kafka", "Live store", "Ingested", "Archive", "Gold"):
         table.add_column(header)

@@ -11,14 +11,18 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from connectors.kafka import Record, Topic, Writer, end_offsets, ensure_topics
+from connectors.objects import Directory
+from connectors.sqlite import open_table
 from dataflows import alive, status
 from dataflows.bar import CAIRO
 from dataflows.calendar import egx, expected_session
 from dataflows.dead_letters import read
 from dataflows.gold import TITLES, Check, Schedule
+from dataflows.live import TABLE
 from dataflows.reports import LEGS, Figures, Report, is_alive, newest_by_leg, span, write_report
 from dataflows.settings import Archive, Live, Metrics, Settings, Source
 from dataflows.status import Fresh, Status, attention
@@ -160,6 +164,28 @@ def test_gold_has_a_renamed_company_under_its_new_name(monkeypatch: pytest.Monke
     assert [fresh.gold for fresh in found] == [NOW.date(), NOW.date(), None]
 
 
+def test_only_daily_and_intraday_bars_tell_whether_a_session_is_there(tmp_path: Path) -> None:
+    settings = Settings(
+        source=Source(kind="replay", symbols=("COMI", "ETEL")),
+        live=Live(sqlite=tmp_path / "live"),
+        archive=Archive(url=str(tmp_path)),
+    )
+    Settings.file = tmp_path / "config.yaml"
+    start, connection = f"{NOW:%Y-%m-%d}T08:00:00+00:00", open_table(settings.live.sqlite, TABLE)
+    for symbol, interval in (("COMI", "1 Minute"), ("ETEL", "Weekly")):
+        line = message(symbol=symbol, interval=interval, datetime=start)
+        Directory(tmp_path).put(f"date={NOW:%Y-%m-%d}/symbol={symbol}/0-0-0.json", line)
+        connection.execute(TABLE.upsert(), ("EGX", symbol, interval, start, 1, 1, 1, 1, 1, 1, start, "test"))
+    connection.commit()
+    connection.close()
+    comi, etel = status.freshness(settings, NOW.date(), {}, NOW)
+    assert (comi.live, comi.archive, comi.behind) == (NOW.date(), NOW.date(), ())
+    assert (etel.live, etel.archive, etel.behind) == (None, None, ("live", "archive"))
+    weekly = msgspec.structs.replace(settings, source=Source(kind="replay", symbols=("ETEL",), interval="Weekly"))
+    (etel,) = (one for one in status.freshness(weekly, NOW.date(), {}, NOW) if one.symbol == "ETEL")
+    assert etel.behind == (), "of a source of weeks no session's bar is expected"
+
+
 def run_status(folder: Folder, *arguments: str, module: str = "status", **variables: str) -> tuple[int, str, str]:
     done = subprocess.run(
         [sys.executable, "-m", f"dataflows.{module}", *arguments],
@@ -240,7 +266,13 @@ def test_with_real_servers_lag_dead_letters_and_freshness_are_theirs(
     client, letters = {"bootstrap.servers": kafka.bootstrap}, f"{unique_name}.dead_letter"
     ensure_topics(client, [Topic(unique_name, 2, 7), Topic(letters, 2, 7)])
     day = dt.datetime.now(dt.UTC).replace(microsecond=0) - dt.timedelta(hours=1)
-    values = [message(symbol="COMI", datetime=day.isoformat()), message(symbol="ETEL", close=-1), b"{}"]
+    values = [
+        message(symbol="COMI", datetime=(day - dt.timedelta(days=1)).isoformat()),
+        message(symbol="COMI", datetime=day.isoformat(), interval="1 Minute"),  # InfluxDB has it before the series of days
+        message(symbol="SWDY", datetime=day.isoformat(), interval="Weekly"),  # of which day is it?
+        message(symbol="ETEL", close=-1),
+        b"{}",
+    ]
     Writer(client, unique_name, stop=threading.Event()).write(Record(b"key", value) for value in values)
     settings = {
         "KAFKA__BOOTSTRAP_SERVERS": kafka.bootstrap,
@@ -259,7 +291,7 @@ def test_with_real_servers_lag_dead_letters_and_freshness_are_theirs(
     code, text, errors = run_status(Folder(tmp_path), "--json", **{f"EGX_{key}": value for key, value in settings.items()})
     assert code == 1, errors
     found = json.loads(text)
-    assert found["lag"] == {"live": 0, "archive": 3}, "the archive leg never ran: the broker knows"
+    assert found["lag"] == {"live": 0, "archive": 5}, "the archive leg never ran: the broker knows"
     assert found["dead_letters"] == 2
     stores = {fresh["symbol"]: (fresh["kafka"], fresh["live"], fresh["archive"]) for fresh in found["fresh"]}
     today = day.astimezone(CAIRO).date().isoformat()

@@ -504,9 +504,18 @@ def test_a_symbol_without_a_bar_of_the_session_is_stale(told: Told) -> None:
     bars = {"exchange": "EGX", "interval": "Daily"}
     assert told(
         market(True, HOUR),
-        *(("company", {"symbol": symbol}, {"listed": symbol != "GONE"}, 1) for symbol in ("HERE", "LATE", "GONE")),
+        *(
+            ("company", {"symbol": symbol}, {"listed": symbol != "GONE"}, 1)
+            for symbol in ("HERE", "MINUTES", "LATE", "WEEKS", "GONE")
+        ),
         ("stock_price", {"symbol": "HERE", **bars}, {"close": 1.0}, HOUR / 2),
+        # Tags order the series: "1 Minute" comes before "Daily", "5 Minute" too, and "Monthly" after.
+        ("stock_price", {"symbol": "HERE", **bars, "interval": "1 Minute"}, {"close": 1.0}, 2 * DAY),
+        ("stock_price", {"symbol": "MINUTES", **bars}, {"close": 1.0}, DAY),
+        ("stock_price", {"symbol": "MINUTES", **bars, "interval": "1 Minute"}, {"close": 1.0}, HOUR / 2),
         ("stock_price", {"symbol": "LATE", **bars}, {"close": 1.0}, DAY),
+        ("stock_price", {"symbol": "LATE", **bars, "interval": "Monthly"}, {"close": 1.0}, HOUR / 2),
+        ("stock_price", {"symbol": "WEEKS", **bars, "interval": "Weekly"}, {"close": 1.0}, 3 * DAY),
         ("stock_price", {"symbol": "GONE", **bars}, {"close": 1.0}, 9 * DAY),
     ) == {"egx-stale-symbol": {"LATE"}}
 

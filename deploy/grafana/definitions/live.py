@@ -210,7 +210,7 @@ def live() -> dict[str, Any]:
             "Newest bar of each symbol",
             STALE,
             (16, 22, 8, 14),
-            description="Stale: without a bar of the session whose bars must be there by the exchange's calendar.",
+            description="Stale: without a daily or intraday bar of the session that must be there by the exchange's calendar.",
             transformations=[titled(symbol="Symbol", newest="Newest bar", stale="State")],
             overrides=[
                 column(
