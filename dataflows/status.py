@@ -95,17 +95,19 @@ def status(settings: Settings, now: dt.datetime) -> Status:
 
 
 def freshness(settings: Settings, expected: dt.date, kafka_days: dict[str, dt.date], now: dt.datetime) -> list[Fresh]:
-    """Each symbol's newest bar in each store."""
+    """Each symbol's newest bar in each store; those of source.symbols that are not delisted must have the expected one."""
     live = from_sqlite(settings) if settings.live.store == "sqlite" else from_influxdb(settings)
     symbols = sorted({*settings.source.symbols, *live})
     archive = archived.newest_days(store(settings), settings.source.exchange, symbols, expected, now, settings.archive.parallel)
-    gold = newest_days()
-    ceased = {symbol for symbol, is_listed in listed().items() if not is_listed}
+    gold, known = newest_days(), listed()
+    demanded: set[str] = set()
+    if settings.source.kind != "simulated" and settings.source.interval not in LONG:
+        demanded = {symbol for symbol in settings.source.symbols if known.get(symbol, True)}
 
     def fresh(symbol: str) -> Fresh:
         day, ingested_at = live.get(symbol, (None, None))
         found = Fresh(symbol, kafka_days.get(symbol), day, archive.get(symbol), gold.get(trades_as(symbol)), ingested_at)
-        if symbol not in ceased and settings.source.kind != "simulated" and settings.source.interval not in LONG:
+        if symbol in demanded:
             days = {"live": found.live, "archive": found.archive}
             found.behind = tuple(name for name, day in days.items() if day is None or day < expected)
         return found

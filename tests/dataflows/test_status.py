@@ -172,18 +172,19 @@ def test_only_daily_and_intraday_bars_tell_whether_a_session_is_there(tmp_path: 
     )
     Settings.file = tmp_path / "config.yaml"
     start, connection = f"{NOW:%Y-%m-%d}T08:00:00+00:00", open_table(settings.live.sqlite, TABLE)
-    for symbol, interval in (("COMI", "1 Minute"), ("ETEL", "Weekly")):
+    for symbol, interval in (("COMI", "1 Minute"), ("ETEL", "Weekly"), ("LEFT", "Daily")):
         line = message(symbol=symbol, interval=interval, datetime=start)
         Directory(tmp_path).put(f"date={NOW:%Y-%m-%d}/symbol={symbol}/0-0-0.json", line)
         connection.execute(TABLE.upsert(), ("EGX", symbol, interval, start, 1, 1, 1, 1, 1, 1, start, "test"))
     connection.commit()
     connection.close()
-    comi, etel = status.freshness(settings, NOW.date(), {}, NOW)
+    comi, etel, _ = status.freshness(settings, NOW.date(), {}, NOW)
     assert (comi.live, comi.archive, comi.behind) == (NOW.date(), NOW.date(), ())
     assert (etel.live, etel.archive, etel.behind) == (None, None, ("live", "archive"))
+    tomorrow = status.freshness(settings, NOW.date() + dt.timedelta(days=1), {}, NOW)
+    assert [bool(one.behind) for one in tomorrow] == [True, True, False], "LEFT was taken out of source.symbols"
     weekly = msgspec.structs.replace(settings, source=Source(kind="replay", symbols=("ETEL",), interval="Weekly"))
-    (etel,) = (one for one in status.freshness(weekly, NOW.date(), {}, NOW) if one.symbol == "ETEL")
-    assert etel.behind == (), "of a source of weeks no session's bar is expected"
+    assert {one.behind for one in status.freshness(weekly, NOW.date(), {}, NOW)} == {()}, "no session's bar is expected"
 
 
 def run_status(folder: Folder, *arguments: str, module: str = "status", **variables: str) -> tuple[int, str, str]:

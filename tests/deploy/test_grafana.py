@@ -309,6 +309,14 @@ def test_choices_come_from_the_data(session: Filled) -> None:
     assert {row["symbol"] for row in session.sql(choice["query"])} == TRADED
 
 
+def test_bars_are_expected_of_the_symbols_that_are_fetched(session: Filled) -> None:
+    found = session.flux(
+        'from(bucket: v.defaultBucket) |> range(start: -2h) |> filter(fn: (r) => r._field == "expected") |> last()'
+    )
+    assert {row["symbol"] for row in found} == set(companies())
+    assert {row["symbol"] for row in found if row["_value"]} == set(SYMBOLS)
+
+
 def panel_of(name: str, title: str) -> dict[str, Any]:
     found: dict[str, Any] = next(panel for panel in dashboard(name)["panels"] if panel["title"] == title)
     return found
@@ -505,7 +513,7 @@ def test_a_symbol_without_a_bar_of_the_session_is_stale(told: Told) -> None:
     assert told(
         market(True, HOUR),
         *(
-            ("company", {"symbol": symbol}, {"listed": symbol != "GONE"}, 1)
+            ("company", {"symbol": symbol}, {"expected": symbol != "GONE"}, 1)
             for symbol in ("HERE", "MINUTES", "LATE", "WEEKS", "GONE")
         ),
         ("stock_price", {"symbol": "HERE", **bars}, {"close": 1.0}, HOUR / 2),
