@@ -3,7 +3,7 @@
     python -m dataflows.status                # a table; ends with 1 where something needs a look
     python -m dataflows.status --json
 
-Ends with 2 where it cannot tell, as with wrong settings.
+Ends with 2 where it cannot tell: with wrong settings, or where a store does not answer; of the others it tells all the same.
 """
 
 from __future__ import annotations
@@ -12,10 +12,13 @@ import argparse
 import datetime as dt
 import sqlite3
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import msgspec
+from confluent_kafka import KafkaException
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from connectors import kafka
@@ -65,43 +68,85 @@ class Status(msgspec.Struct):
     schedule: Schedule | None
     """What the warehouse's schedule did last, None where there is none."""
     attention: list[str]
+    unknown: dict[str, str]
+    """Which of `STORES` did not answer, and why."""
 
     def figures(self) -> dict[str, tuple[Report, Figures]]:
         """Leg -> the newest report that has it, and its figures."""
         return newest_by_leg(self.reports)
 
 
+STORES = {
+    "reports": "the legs' reports",
+    "kafka": "Kafka",
+    "live": "the live store",
+    "archive": "the archive",
+    "gold": "gold",
+    "schedule": "the schedule's state",
+}
+"""What is asked -> what people call it."""
+
+
+@contextmanager
+def asking(name: str, unknown: dict[str, str]) -> Iterator[None]:
+    """What fails in the block becomes the reason why one of `STORES` is unknown."""
+    try:
+        yield
+    except (ConnectorError, KafkaException, sqlite3.Error, msgspec.DecodeError, OSError) as error:
+        unknown[name] = str(error)
+
+
 def status(settings: Settings, now: dt.datetime) -> Status:
     """Asks the processes' files, the broker and the stores; none of them is held up by it.
 
-    Raises ConnectorError where a broker or store does not answer, SettingsError where the settings are wrong.
+    One that does not answer is among what is unknown. Raises SettingsError where the settings are wrong.
     """
-    reports = read_reports(settings.path(settings.metrics.folder))
-    found = Status(now, expected_session(egx(), now).date, reports, {}, None, [], quality(), read_schedule(), [])
+    found = Status(now, expected_session(egx(), now).date, [], {}, None, [], [], None, [], {})
+    with asking("reports", found.unknown):
+        found.reports = read_reports(settings.path(settings.metrics.folder))
+    with asking("gold", found.unknown):
+        found.quality = quality()
+    with asking("schedule", found.unknown):
+        found.schedule = read_schedule()
     newest: dict[str, dt.date] = {}
     if settings.kafka.bootstrap_servers == EMBEDDED:
         found.lag = {leg: figures.lag for leg, (_, figures) in found.figures().items() if figures.lag is not None}
     else:
-        client = process.kafka_client(settings)
-        ends = kafka.end_offsets(client, settings.kafka.topic)
-        for leg in ("live", "archive"):
-            read = kafka.committed_offsets(client, getattr(settings, leg).group, settings.kafka.topic)
-            found.lag[leg] = sum(max(0, end - max(read[p], 0)) for p, end in ends.items())
-        found.dead_letters = len(dead_letters.open_letters(dead_letters.read(client, settings.kafka.dead_letter_topic)))
-        newest = from_kafka(settings, {p: max(0, end - NEWEST_MESSAGES) for p, end in ends.items()}, now)
-    found.fresh = freshness(settings, found.expected, newest, now)
+        with asking("kafka", found.unknown):
+            client = process.kafka_client(settings)
+            ends = kafka.end_offsets(client, settings.kafka.topic)
+            for leg in ("live", "archive"):
+                read = kafka.committed_offsets(client, getattr(settings, leg).group, settings.kafka.topic)
+                found.lag[leg] = sum(max(0, end - max(read[p], 0)) for p, end in ends.items())
+            found.dead_letters = len(dead_letters.open_letters(dead_letters.read(client, settings.kafka.dead_letter_topic)))
+            newest = from_kafka(settings, {p: max(0, end - NEWEST_MESSAGES) for p, end in ends.items()}, now)
+    found.fresh = freshness(settings, found.expected, newest, now, found.unknown)
     found.attention = list(attention(found))
     return found
 
 
-def freshness(settings: Settings, expected: dt.date, kafka_days: dict[str, dt.date], now: dt.datetime) -> list[Fresh]:
-    """Each symbol's newest bar in each store; those of source.symbols that are not delisted must have the expected one."""
-    live = from_sqlite(settings) if settings.live.store == "sqlite" else from_influxdb(settings)
+def freshness(
+    settings: Settings, expected: dt.date, kafka_days: dict[str, dt.date], now: dt.datetime, unknown: dict[str, str]
+) -> list[Fresh]:
+    """Each symbol's newest bar in each store; those of source.symbols that are not delisted must have the expected one.
+
+    :arg unknown: gets the stores that do not answer, and why.
+    """
+    live: Newest = {}
+    archive: dict[str, dt.date] = {}
+    gold: dict[str, dt.date] = {}
+    with asking("live", unknown):
+        live = from_sqlite(settings) if settings.live.store == "sqlite" else from_influxdb(settings)
     symbols = sorted({*settings.source.symbols, *live})
-    archive = archived.newest_days(store(settings), settings.source.exchange, symbols, expected, now, settings.archive.parallel)
-    gold, known = newest_days(), listed()
+    with asking("archive", unknown):
+        archive = archived.newest_days(
+            store(settings), settings.source.exchange, symbols, expected, now, settings.archive.parallel
+        )
+    with asking("gold", unknown):
+        gold = newest_days()
     demanded: set[str] = set()
     if settings.source.kind != "simulated" and settings.source.interval not in LONG:
+        known = listed()
         demanded = {symbol for symbol in settings.source.symbols if known.get(symbol, True)}
 
     def fresh(symbol: str) -> Fresh:
@@ -109,7 +154,7 @@ def freshness(settings: Settings, expected: dt.date, kafka_days: dict[str, dt.da
         found = Fresh(symbol, kafka_days.get(symbol), day, archive.get(symbol), gold.get(trades_as(symbol)), ingested_at)
         if symbol in demanded:
             days = {"live": found.live, "archive": found.archive}
-            found.behind = tuple(name for name, day in days.items() if day is None or day < expected)
+            found.behind = tuple(name for name, day in days.items() if name not in unknown and (day is None or day < expected))
         return found
 
     return [fresh(symbol) for symbol in symbols]
@@ -171,7 +216,7 @@ def cairo_date(time: dt.datetime) -> dt.date:
 
 def attention(found: Status) -> Sequence[str]:
     """What needs a look."""
-    said = []
+    said = [f"{STORES[name]}: {why}" for name, why in found.unknown.items()]
     now = found.at.timestamp()
     for leg, (report, _) in found.figures().items():
         if report.error is not None:
@@ -183,7 +228,7 @@ def attention(found: Status) -> Sequence[str]:
         for leg, (_, figures) in found.figures().items()
         if figures.rejected and found.dead_letters is None  # the in-process broker keeps no dead letters
     ]
-    if not found.reports:
+    if not found.reports and "reports" not in found.unknown:
         said.append("no leg has reported yet: start them, as docs/operations.md says")
     said += [f"{leg} is {lag:,} messages behind" for leg, lag in found.lag.items() if lag > LAG_LIMIT]
     if found.dead_letters:
@@ -235,7 +280,7 @@ def fresh_table(found: Status) -> Table:
         table.add_column(header)
 
     def day(fresh: Fresh, name: str) -> str:
-        text = f"{getattr(fresh, name) or 'none'}"
+        text = "unknown" if name in found.unknown else f"{getattr(fresh, name) or 'none'}"
         return f"[red]{text}[/]" if name in fresh.behind else text
 
     for fresh in found.fresh:
@@ -257,7 +302,7 @@ def show(found: Status, console: Console) -> None:
             console.print(f"  {check.title}: {check.ok:,} ok, {check.warn:,} to look at")
     console.print()
     for line in found.attention:
-        console.print(f"[red]![/] {line}", highlight=False)
+        console.print(f"[red]![/] {escape(line)}", highlight=False)
     if not found.attention:
         console.print("[green]all well[/]")
 
@@ -269,14 +314,14 @@ def main(arguments: Sequence[str]) -> int:
     try:
         settings = load()
         found = status(settings, process.now())
-    except (SettingsError, ConnectorError) as error:
+    except SettingsError as error:
         print(f"egx: {error}", file=sys.stderr)
         return 2
     if chosen.json:
         print(msgspec.json.encode(found).decode())
     else:
         show(found, Console(width=None if sys.stdout.isatty() else 130))
-    return 1 if found.attention else 0
+    return 2 if found.unknown else 1 if found.attention else 0
 
 
 if __name__ == "__main__":
