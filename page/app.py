@@ -8,6 +8,7 @@ import sys
 import time
 from base64 import b64encode
 from collections.abc import Callable
+from functools import wraps
 from html import escape
 from math import inf
 from pathlib import Path
@@ -86,12 +87,24 @@ def companies() -> dict[str, stores.Company]:
 
 
 def quotes() -> list[Quote]:
-    """The market now; empty while there is no store."""
+    """The market now; empty while there is no store. Raises sqlite3.Error where there is one that cannot be read."""
     chosen = settings()
-    try:
-        return stores.quotes(chosen.path(chosen.live.sqlite), chosen.source.exchange, companies())
-    except sqlite3.Error:
-        return []
+    path = chosen.path(chosen.live.sqlite)
+    return stores.quotes(path, chosen.source.exchange, companies()) if path.exists() else []
+
+
+def reads_live(block: Callable[[], None]) -> Callable[[], None]:
+    """Makes a block say so where it cannot read the live store."""
+
+    @wraps(block)
+    def guarded() -> None:
+        try:
+            block()
+        except sqlite3.Error as error:
+            chosen = settings()
+            st.error(f"The live store {chosen.path(chosen.live.sqlite)} cannot be read: {error}")
+
+    return guarded
 
 
 def tone(change: float | None) -> str:
@@ -163,6 +176,7 @@ def simulated(market: list[Quote], now: dt.datetime) -> str:
 
 
 @st.fragment(run_every=EVERY)
+@reads_live
 def head() -> None:
     market, now = quotes(), dt.datetime.now(dt.UTC)
     if any(quote.source == "simulated" for quote in market):
@@ -194,6 +208,7 @@ def head() -> None:
 
 
 @st.fragment(run_every=EVERY)
+@reads_live
 def chart() -> None:
     market = quotes()
     if not market:
@@ -217,6 +232,7 @@ def chart() -> None:
 
 
 @st.fragment(run_every=EVERY)
+@reads_live
 def leaders() -> None:
     market = quotes()
     if not market:
@@ -248,6 +264,7 @@ def leaders() -> None:
 
 
 @st.fragment(run_every=EVERY)
+@reads_live
 def table() -> None:
     market = quotes()
     if not market:
