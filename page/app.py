@@ -34,6 +34,7 @@ DOUBTS = """
 SELECT trade_date, symbol, check_name, detail, expected, received FROM view WHERE status <> 'ok'
 ORDER BY trade_date DESC NULLS LAST, symbol, check_name LIMIT 50
 """
+EMPTY = "The live store has no daily or intraday bar with a price yet: this page fills by itself."
 NOT_YET = "There is no live store yet: run `just demo`, or start the legs, and this page fills by itself."
 CSS = """
 <style>
@@ -186,7 +187,8 @@ def head() -> None:
     tags.append(tag(f"Cairo {now.astimezone(CAIRO):%a %d %b, %H:%M:%S}"))
     st.html(f'<div class="egx-head"><b>EGX market</b>{"".join(tags)}</div>')
     if not market:
-        st.info(NOT_YET)
+        chosen = settings()
+        st.info(EMPTY if chosen.path(chosen.live.sqlite).exists() else NOT_YET)
         return
     rising, falling = (sum((quote.change or 0) * sign > 0 for quote in market) for sign in (1, -1))
     value = sum(quote.value or 0 for quote in market if quote.company.currency == "EGP")

@@ -197,6 +197,12 @@ def test_the_market_s_table_begins_with_what_is_looked_for(session: Filled) -> N
     assert {value: word["text"] for value, word in words.items()} == {"0": "fresh", "1": "stale"}
 
 
+def test_panels_of_daily_bars_only_say_so() -> None:
+    of_days = {panel["title"] for panel in dashboard("egx-live")["panels"] if '"Daily"' in panel["targets"][0]["query"]}
+    assert of_days == {panel["title"] for panel in dashboard("egx-live")["panels"] if "Of Daily bars" in panel["description"]}
+    assert len(of_days) == 8
+
+
 def test_egx_live_opens_on_daily_bars() -> None:
     current = {choice["name"]: choice["current"] for choice in dashboard("egx-live")["templating"]["list"]}
     assert current["interval"] == {"text": "Daily", "value": "Daily"}
