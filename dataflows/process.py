@@ -197,7 +197,7 @@ def start(**legs: Callable[[Dataflow, Run], None]) -> Dataflow:
         settings.metrics.seconds,
         (lambda: influxdb(settings)) if settings.metrics.influxdb else None,
         lambda: run.progress.source,
-        (lambda: market.lines(settings.source.exchange, now())) if "live" in legs else tuple,
+        (lambda: market.lines(settings.source.exchange, settings.source.symbols, now())) if "live" in legs else tuple,
     )
     figures.start()
     _reporting.append((progress, figures))
