@@ -200,6 +200,25 @@ def test_each_statement_of_the_setup_is_one_of_snowflake(load: str) -> None:
         assert len(copy.args["files"][0].this.expressions) == 4
 
 
+def test_a_blank_line_is_no_error_and_no_text_is_null() -> None:
+    (made,) = [statement for statement in dry_run() if "TYPE = CSV" in statement]
+    options = {option.this.sql(): option.args["value"].sql() for option in understood(made).args["properties"].expressions}
+    assert {name: options[name] for name in ("SKIP_BLANK_LINES", "EMPTY_FIELD_AS_NULL", "NULL_IF")} == {
+        "SKIP_BLANK_LINES": "TRUE",
+        "EMPTY_FIELD_AS_NULL": "FALSE",
+        "NULL_IF": "()",
+    }
+
+
+def test_a_load_that_fails_stops_except_in_a_pipe_which_cannot_abort() -> None:
+    for load in ("task", "pipe"):
+        loads = [words for words in map(str.split, dry_run("--load", load)) if "COPY" in words]
+        assert [(words[0], words[-2:]) for words in loads if words[-3] == "ON_ERROR"] == [
+            (words[0], ["=", "SKIP_FILE" if "PIPE" in words else "ABORT_STATEMENT"]) for words in loads
+        ]
+        assert len(loads) == 2
+
+
 @pytest.mark.parametrize(
     "statement",
     [
