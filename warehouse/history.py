@@ -6,7 +6,7 @@
 | Yahoo Finance | Date, Open, High, Low, Close, Adj Close, Volume | YYYY-MM-DD | 1250000 |
 | TradingView | time, open, high, low, close, Volume | Unix seconds or ISO; the interval is in the file's name | 1250000 |
 
-The symbol is the folder below batch/ (`COMI/` or `symbol=COMI/`) or the start of the file's name (`COMI Historical
+The symbol is a folder below batch/ (`symbol=COMI/`, or without one `COMI/`) or the start of the file's name (`COMI Historical
 Data.csv`, `COMI.CA.csv`, `EGX_DLY_COMI, 1D.csv`). Prices are taken as traded; Yahoo's `Adj Close` is not used.
 """
 
@@ -20,6 +20,7 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 INTERVALS = {"1D": "Daily", "1W": "Weekly", "1M": "Monthly", "1": "1 Minute", "5": "5 Minute", "30": "30 Minute"}
+SYMBOL = r"(?=[0-9._]*[A-Z])[A-Z0-9._]{1,20}"
 SUFFIXES = {"K": 10**3, "M": 10**6, "B": 10**9}
 
 Row = dict[str, t.Any]
@@ -83,11 +84,14 @@ def read_file(name: str, changed: dt.datetime, content: bytes, date_order: str) 
         yield blank | {"reject_reason": "the file is empty"}
         return
     columns = [column.strip().lower() for column in header]
-    symbol = symbol_of(name)
+    try:
+        symbol = symbol_of(name)
+    except ValueError as error:
+        yield blank | {"record": ",".join(header), "reject_reason": str(error)}
+        return
     site, close = site_of(columns)
-    if symbol is None or site is None:
-        reason = "the file's name has no symbol" if symbol is None else "the header is of no known site"
-        yield blank | {"record": ",".join(header), "reject_reason": reason}
+    if site is None:
+        yield blank | {"record": ",".join(header), "reject_reason": "the header is of no known site"}
         return
     interval = interval_of(name) if site == "tradingview" else "Daily"
     if interval is None:
@@ -141,13 +145,25 @@ def site_of(columns: list[str]) -> tuple[str | None, str]:
     return None, ""
 
 
-def symbol_of(name: str) -> str | None:
-    folders = name.split("/")[1:-1]
-    for folder in reversed(folders):
-        if found := re.fullmatch(r"(?:symbol=)?([A-Z0-9._]{1,20})", folder):
-            return found[1]
-    found = re.fullmatch(r"(?:EGX_(?:DLY_)?)?([A-Z0-9._]{1,20}?)(?:\.CA)?(?:[ ,_-].*)?\.csv", name.split("/")[-1])
-    return found[1] if found else None
+def symbol_of(name: str) -> str:
+    """The symbol that a file's path says: its folders `symbol=COMI`, or else `COMI`, and the start of its name.
+
+    Raises:
+        ValueError: they say none, or not the same.
+    """
+    *folders, file = name.split("/")[1:]
+    said = {folder.removeprefix("symbol=") for folder in folders if folder.startswith("symbol=")}
+    said = said or {folder for folder in folders if re.fullmatch(SYMBOL, folder)}
+    if found := re.fullmatch(rf"(?:EGX_(?:DLY_)?)?({SYMBOL}?)(?:\.CA)?(?:[ ,_-].*)?\.csv", file):
+        said.add(found[1])
+    if len(said) > 1:
+        raise ValueError(f"the folders and the file's name say {' and '.join(sorted(said))}: leave one symbol")
+    if not said:
+        raise ValueError("no folder is a symbol, nor is the start of the file's name")
+    (symbol,) = said
+    if not re.fullmatch(SYMBOL, symbol):
+        raise ValueError(f"{symbol!r} is not a symbol")
+    return symbol
 
 
 def interval_of(name: str) -> str | None:

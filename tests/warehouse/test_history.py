@@ -55,16 +55,31 @@ def test_tradingview_gives_the_interval_in_the_name() -> None:
 @pytest.mark.parametrize(
     ("name", "symbol"),
     [("batch/COMI/x.csv", "COMI"), ("batch/symbol=COMI/old/data.csv", "COMI"), ("batch/COMI.csv", "COMI"),
-     ("batch/COMI.CA.csv", "COMI"), ("batch/COMI Historical Data (1).csv", "COMI"), ("batch/prices.csv", None)],
+     ("batch/COMI.CA.csv", "COMI"), ("batch/COMI Historical Data (1).csv", "COMI"), ("batch/symbol=COMI/2024/x.csv", "COMI"),
+     ("batch/symbol=COMI/YAHOO/COMI.CA.csv", "COMI"), ("batch/COMI/2024.csv", "COMI"), ("batch/2024/EGX_DLY_COMI, 1D.csv", "COMI")],
 )  # fmt: skip
-def test_the_symbol_is_in_the_path(name: str, symbol: str | None) -> None:
+def test_the_symbol_is_in_the_path(name: str, symbol: str) -> None:
     assert symbol_of(name) == symbol
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("batch/prices.csv", "no folder is a symbol, nor is the start of the file's name"),
+        ("batch/2024/2024.csv", "no folder is a symbol, nor is the start of the file's name"),
+        ("batch/YAHOO/COMI.CA.csv", "the folders and the file's name say COMI and YAHOO: leave one symbol"),
+        ("batch/symbol=COMI/ETEL.csv", "the folders and the file's name say COMI and ETEL: leave one symbol"),
+        ("batch/symbol=comi/x.csv", "'comi' is not a symbol"),
+    ],
+)
+def test_a_path_that_does_not_say_one_symbol_is_rejected(name: str, reason: str) -> None:
+    (row,) = rows(name, INVESTING)
+    assert (row["reject_reason"], row["symbol"], row["archive_object"]) == (reason, None, name)
 
 
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
-        ("batch/prices.csv", INVESTING.encode(), "the file's name has no symbol"),
         ("batch/COMI.csv", b"a,b\n1,2\n", "the header is of no known site"),
         ("batch/COMI.csv", b"", "the file is empty"),
         ("batch/COMI.csv", b"\xff\xfe", "the file is not UTF-8"),
