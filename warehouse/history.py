@@ -201,7 +201,7 @@ def price(text: str, field: str) -> str | None:
     if text in ("", "-", "null"):
         return None
     try:
-        value = Decimal(text.replace(",", ""))
+        value = number(text)
     except InvalidOperation:
         raise ValueError(f"{field} {text!r} is not a price") from None
     # What DECIMAL(18, 4) holds and does not round to 0.
@@ -210,13 +210,24 @@ def price(text: str, field: str) -> str | None:
     return f"{value:f}"
 
 
+def number(text: str) -> Decimal:
+    """A number that may have commas between its thousands, and nowhere else.
+
+    Raises:
+        InvalidOperation: it is none.
+    """
+    if "," in text and not re.fullmatch(r"\d{1,3}(,\d{3})+(\.\d+)?", text):
+        raise InvalidOperation
+    return Decimal(text.replace(",", ""))
+
+
 def volume(text: str) -> str | None:
     """A count of shares from `1.25M`, `830.5K`, `1,250,000` or `-`."""
     if text in ("", "-", "null"):
         return None
-    scale = SUFFIXES.get(text[-1].upper(), 1)
+    scale = SUFFIXES.get(text[-1].upper())
     try:
-        value = Decimal(text.rstrip("KMBkmb").replace(",", "")) * scale
+        value = number(text[:-1]) * scale if scale else number(text)
     except InvalidOperation:
         raise ValueError(f"volume {text!r} is not a count") from None
     if not value.is_finite() or value < 0:

@@ -85,7 +85,11 @@ def test_a_path_that_does_not_say_one_symbol_is_rejected(name: str, reason: str)
         ("batch/COMI.csv", b"\xff\xfe", "the file is not UTF-8"),
         ("batch/COMI.csv", INVESTING.replace("83.90", "x").encode(), "close 'x' is not a price"),
         ("batch/COMI.csv", INVESTING.replace("83.90", "0.00").encode(), "close '0.00' is not a price"),
+        ("batch/COMI.csv", INVESTING.replace("83.90", "83,90").encode(), "close '83,90' is not a price"),
+        ("batch/COMI.csv", INVESTING.replace("83.90", "1,83,900.5").encode(), "close '1,83,900.5' is not a price"),
         ("batch/COMI.csv", INVESTING.replace("1.25M", "1.25X").encode(), "volume '1.25X' is not a count"),
+        ("batch/COMI.csv", INVESTING.replace("1.25M", "1KM").encode(), "volume '1KM' is not a count"),
+        ("batch/COMI.csv", INVESTING.replace("1.25M", "1,25M").encode(), "volume '1,25M' is not a count"),
         ("batch/COMI.csv", YAHOO.split("\n")[0].encode() + b"\n2025-06-08,83.1\n", "2 cells under 7 columns"),
     ],
 )
