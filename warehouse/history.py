@@ -8,12 +8,15 @@
 
 The symbol is a folder below batch/ (`symbol=COMI/`, or without one `COMI/`) or the start of the file's name (`COMI Historical
 Data.csv`, `COMI.CA.csv`, `EGX_DLY_COMI, 1D.csv`). Prices are taken as traded; Yahoo's `Adj Close` is not used.
+Weekly and monthly exports have the header of daily ones: their rows are too far apart, and the file is rejected.
 """
 
 import csv
 import datetime as dt
 import io
+import itertools
 import re
+import statistics
 import typing as t
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -100,14 +103,15 @@ def read_file(name: str, changed: dt.datetime, content: bytes, date_order: str) 
             "reject_reason": f"the interval in the file's name is none of {', '.join(INTERVALS)}",
         }
         return
+    rows: list[Row] = []
     while True:
         try:
             cells = next(lines)
         except StopIteration:
-            return
+            break
         except csv.Error as error:
-            yield blank | {"source_line": lines.line_num, "reject_reason": f"no CSV from here on: {error}"}
-            return
+            rows.append(blank | {"source_line": lines.line_num, "reject_reason": f"no CSV from here on: {error}"})
+            break
         if not any(cells):
             continue
         row = blank | {
@@ -131,7 +135,19 @@ def read_file(name: str, changed: dt.datetime, content: bytes, date_order: str) 
             row["volume"] = volume(cell.get("volume") or cell.get("vol.") or "")
         except ValueError as error:
             row["reject_reason"] = str(error)
-        yield row
+        rows.append(row)
+    if interval == "Daily" and (days := usual_gap_days(rows)) >= 5:
+        reason = f"its rows are {days:.0f} days apart, as of weekly or monthly bars: export daily ones"
+        yield blank | {"record": ",".join(header), "reject_reason": reason}
+        return
+    yield from rows
+
+
+def usual_gap_days(rows: list[Row]) -> float:
+    """The median number of days from one bar to the next; 0 for less than 4 bars, which may lie around holidays."""
+    times = sorted(row["bar_time"] for row in rows if row["reject_reason"] is None)
+    gaps = [(later - earlier) / dt.timedelta(days=1) for earlier, later in itertools.pairwise(times)]
+    return statistics.median(gaps) if len(gaps) >= 3 else 0
 
 
 def site_of(columns: list[str]) -> tuple[str | None, str]:

@@ -104,6 +104,24 @@ def test_tradingview_s_other_intervals_are_not_taken_for_days(name: str) -> None
     assert row["reject_reason"].startswith("the interval in the file's name is none of 1D, 1W")
 
 
+def yahoo(days: list[dt.date]) -> list[dict]:
+    return rows("batch/ETEL.csv", "Date,Open,High,Low,Close,Volume\n" + "".join(f"{day},9,9,9,9,1\n" for day in days))
+
+
+@pytest.mark.parametrize(("apart", "said"), [(7, "7 days apart"), (30, "30 days apart")])
+def test_weekly_and_monthly_bars_are_not_taken_for_days(apart: int, said: str) -> None:
+    (row,) = yahoo([dt.date(2025, 1, 5) + dt.timedelta(apart * number) for number in range(4)])
+    assert said in row["reject_reason"]
+    assert row["reject_reason"].endswith("export daily ones")
+
+
+def test_days_around_holidays_are_still_days() -> None:
+    some = [dt.date(2025, 1, 5), dt.date(2025, 3, 2), dt.date(2025, 3, 3), dt.date(2025, 3, 5)]
+    few = [dt.date(2025, 1, 5), dt.date(2025, 3, 2), dt.date(2025, 6, 10)]
+    for days in (some, few):
+        assert [row["reject_reason"] for row in yahoo(days)] == [None] * len(days)
+
+
 @pytest.mark.parametrize(
     ("before", "after", "reason"),
     [
