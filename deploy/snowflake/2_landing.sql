@@ -1,6 +1,6 @@
 -- Lines of the archive's objects as they stand: one that is not JSON must reach bronze, which names it. A blank line would
 -- be an error to COPY, and is nothing to bronze; no text stands for NULL.
-CREATE FILE FORMAT IF NOT EXISTS ${database}.LANDING.LINES
+CREATE OR REPLACE FILE FORMAT ${database}.LANDING.LINES
   TYPE = CSV
   FIELD_DELIMITER = NONE
   RECORD_DELIMITER = '\n'

@@ -6,7 +6,7 @@ ${copy}
 ON_ERROR = ABORT_STATEMENT;
 
 -- A pipe cannot abort: it skips an object that it cannot load as a whole, and says so in COPY_HISTORY.
-CREATE PIPE IF NOT EXISTS ${database}.LANDING.LOAD_ARCHIVE
+CREATE OR REPLACE PIPE ${database}.LANDING.LOAD_ARCHIVE
   AUTO_INGEST = TRUE
 AS
 ${copy}

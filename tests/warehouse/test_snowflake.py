@@ -138,7 +138,7 @@ def test_the_setup_runs_twice_and_prints_the_trust_policy(environment: dict[str,
         assert ("arn:aws:sqs:eu-central-1:210987654321:fake" in ran.stdout) == (load == "pipe")
     made = [statement for statement in sent(environment) if statement.startswith("CREATE ")]
     assert made
-    assert all(" IF NOT EXISTS " in statement or "OR REPLACE TASK" in statement for statement in made)
+    assert all(re.search("IF NOT EXISTS|OR REPLACE (TASK|PIPE|FILE FORMAT)", statement) for statement in made)
 
 
 def dry_run(*options: str) -> list[str]:
@@ -167,7 +167,10 @@ UNPARSED = (
     r"GRANT ROLE \w+ TO (ROLE|USER) \w+",
     r"DROP (PIPE|TASK) IF EXISTS \w+\.\w+\.\w+",
     r"CREATE OR REPLACE TASK \w+\.\w+\.\w+ WAREHOUSE = \w+ SCHEDULE = 'USING CRON [^']+' AS (?P<copy>COPY INTO .*)",
-    r"CREATE PIPE IF NOT EXISTS \w+\.\w+\.\w+ AUTO_INGEST = TRUE AS (?P<copy>COPY INTO .*)",
+    r"CREATE OR REPLACE PIPE \w+\.\w+\.\w+ AUTO_INGEST = TRUE AS (?P<copy>COPY INTO .*)",
+    r"ALTER WAREHOUSE \w+ SET WAREHOUSE_SIZE = \w+",
+    r"ALTER STORAGE INTEGRATION \w+ SET STORAGE_AWS_ROLE_ARN = '[^']+' STORAGE_ALLOWED_LOCATIONS = \('s3://[^']+/'\)",
+    r"ALTER STAGE \w+\.\w+\.\w+ SET URL = 's3://[^']+/' STORAGE_INTEGRATION = \w+",
     r"ALTER TASK \w+\.\w+\.\w+ RESUME",
     r"ALTER PIPE \w+\.\w+\.\w+ REFRESH",
 )
@@ -224,7 +227,7 @@ def test_a_load_that_fails_stops_except_in_a_pipe_which_cannot_abort() -> None:
     [
         "CREATE ROLL IF NOT EXISTS EGX_READER COMMENT = 'Reads gold'",
         "GRANT USAGE WAREHOUSE EGX_WH TO ROLE EGX_READER",
-        "CREATE PIPE IF NOT EXISTS a.b.c AUTO_INGEST = TRUE AS COPY INTO a.b.c FROM (SELECT $1, FROM)",
+        "CREATE OR REPLACE PIPE a.b.c AUTO_INGEST = TRUE AS COPY INTO a.b.c FROM (SELECT $1, FROM)",
         "ALTER TASK a.b.c RESUMED",
     ],
 )
@@ -264,6 +267,27 @@ def test_the_roles_have_these_grants_and_no_other() -> None:
     }
 
 
+def test_a_set_up_with_other_values_changes_what_is_there() -> None:
+    other = [
+        "--archive-url",
+        "s3://other/egx",
+        "--aws-role-arn",
+        "arn:aws:iam::123456789012:role/other",
+        "--warehouse-size",
+        "SMALL",
+    ]
+    other += ["--load-cron", "0 3 * * *"]
+    changing = [statement for statement in dry_run(*other) if "IF NOT EXISTS" not in statement]
+    for value in (
+        "WAREHOUSE_SIZE = SMALL",
+        "STORAGE_AWS_ROLE_ARN = 'arn:aws:iam::123456789012:role/other'",
+        "STORAGE_ALLOWED_LOCATIONS = ('s3://other/egx/')",
+        "URL = 's3://other/egx/'",
+        "CRON 0 3 * * *",
+    ):
+        assert any(value in statement for statement in changing), value
+
+
 def first_words(statements: list[str]) -> list[str]:
     return [" ".join(statement.split()[:2]) for statement in statements]
 
@@ -271,7 +295,7 @@ def first_words(statements: list[str]) -> list[str]:
 def test_one_way_of_loading_ends_the_other_and_takes_what_is_in_the_bucket_already() -> None:
     assert first_words(dry_run())[-4:] == ["DROP PIPE", "CREATE OR", "ALTER TASK", "COPY INTO"]
     pipe = dry_run("--load", "pipe")
-    assert first_words(pipe)[-4:] == ["DROP TASK", "COPY INTO", "CREATE PIPE", "ALTER PIPE"]
+    assert first_words(pipe)[-4:] == ["DROP TASK", "COPY INTO", "CREATE OR", "ALTER PIPE"]
     assert pipe[-1].strip() == "ALTER PIPE EGX_DW.LANDING.LOAD_ARCHIVE REFRESH"
     for load in ("task", "pipe"):
         (end,) = [statement for statement in dry_run("--load", load) if statement.strip().startswith("DROP ")]
