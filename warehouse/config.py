@@ -128,7 +128,7 @@ config = Config(
             "invalidselectstarexpansion",
             "noambiguousprojections",
             "nomissingaudits",
-            "nojsonpathcast",
+            "nojsonpath",
         },
     ),
     # Not in the project's folder, which may be read-only.
