@@ -82,7 +82,7 @@ STORES = {
     "live": "the live store",
     "archive": "the archive",
     "gold": "gold",
-    "schedule": "the schedule's state",
+    "schedule": "the warehouse's schedule",
 }
 """What is asked -> what people call it."""
 
@@ -216,7 +216,7 @@ def cairo_date(time: dt.datetime) -> dt.date:
 
 def attention(found: Status) -> Sequence[str]:
     """What needs a look."""
-    said = [f"{STORES[name]}: {why}" for name, why in found.unknown.items()]
+    said = [f"{STORES[name]} cannot be asked: {why}" for name, why in found.unknown.items()]
     now = found.at.timestamp()
     for leg, (report, _) in found.figures().items():
         if report.error is not None:

@@ -248,11 +248,11 @@ def test_what_does_not_answer_is_said_and_the_rest_is_told_all_the_same(tmp_path
     code, text, errors = run_status(folder)
     assert (code, errors) == (2, "")
     for said in (
-        "! Kafka: no Kafka client can be made of these settings",
-        "! the live store: file is not a database",
+        "! Kafka cannot be asked: no Kafka client can be made of these settings",
+        "! the live store cannot be asked: file is not a database",
         "! live ended: its report ",
-        "! gold: ",
-        "! the schedule's state: Input data was truncated",
+        "! gold cannot be asked: ",
+        "! the warehouse's schedule cannot be asked: Input data was truncated",
     ):
         assert said in text, said
     (row,) = re.findall(r"^\W*COMI .*", text, re.MULTILINE)
