@@ -11,6 +11,7 @@ from typing import Final
 
 from connectors.objects import ReadableStore
 from dataflows.bar import CAIRO, Bar, Interval, decode_all
+from dataflows.calendar import LONG
 
 Series = tuple[str, Interval]
 """Symbol and interval."""
@@ -52,7 +53,7 @@ def read(
 def newest_days(
     store: ReadableStore, exchange: str, symbols: Collection[str], expected: dt.date, now: dt.datetime, parallel: int = 8
 ) -> dict[str, dt.date]:
-    """Symbol -> the day, in Cairo, of its newest bar; without those of which the last `DATES` deliveries have none.
+    """Symbol -> the day, in Cairo, of its newest daily or intraday bar, where the last `DATES` deliveries have one.
 
     Cheap however large the archive is: of a symbol the names of one folder are listed, and its newest object is read. Only where
     that has no bar of the expected day, as after a backfill, are more objects and earlier deliveries looked at.
@@ -64,7 +65,7 @@ def newest_days(
         keys = list(takewhile(lambda key: key.startswith(folder), store.keys(folder)))
         for key in keys[: -OBJECTS - 1 : -1]:
             for bar in decode_all(store.get(key).splitlines(), now):
-                if isinstance(bar, Bar) and bar.exchange == exchange:
+                if isinstance(bar, Bar) and bar.exchange == exchange and bar.interval not in LONG:
                     newest = max(bar.datetime.astimezone(CAIRO).date(), newest or dt.date.min)
             if newest is not None and newest >= enough:
                 break

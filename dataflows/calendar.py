@@ -17,6 +17,8 @@ from dataflows.bar import CAIRO, Interval
 
 SEEDS: Final = Path(__file__).resolve().parent.parent / "warehouse" / "seeds"
 MINUTES: Final[dict[Interval, int]] = {"1 Minute": 1, "5 Minute": 5, "30 Minute": 30}
+LONG: Final[tuple[Interval, ...]] = ("Weekly", "Monthly")
+"""Their bars start days before what is newest in them: they do not tell whether a session's bars are there."""
 MINUTE: Final = dt.timedelta(minutes=1)
 DAY: Final = dt.timedelta(days=1)
 _SUNDAY_TO_THURSDAY: Final = (6, 0, 1, 2, 3)  # datetime.date.weekday()

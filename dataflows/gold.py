@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
+from connectors.errors import PermanentError
 from dataflows.reports import write_report
 from dataflows.settings import ROOT
 
@@ -94,10 +95,16 @@ def quality() -> list[Check]:
 
 
 def _query(view: str, query: str) -> list[tuple[Any, ...]]:
+    """Raises PermanentError where the file cannot be read."""
     file = gold_folder() / f"{view}.parquet"
     if not file.exists() or importlib.util.find_spec("duckdb") is None:
         return []
     import duckdb
 
-    rows: list[tuple[Any, ...]] = duckdb.connect().execute(f"WITH gold AS (FROM read_parquet(?)) {query}", [str(file)]).fetchall()
+    try:
+        rows: list[tuple[Any, ...]] = (
+            duckdb.connect().execute(f"WITH gold AS (FROM read_parquet(?)) {query}", [str(file)]).fetchall()
+        )
+    except duckdb.Error as error:
+        raise PermanentError(f"{file} cannot be read ({error}): the next warehouse run writes it anew") from None
     return rows

@@ -1,28 +1,32 @@
 """What dashboards cannot know from bars alone, as points of InfluxDB: the companies' names, and the exchange's calendar.
 
-Measurement `company` (tag symbol): name, name_ar, sector, currency, listed. Measurement `market` (tag exchange):
-session_open (1 or 0), and, in seconds since 1970, expected_at: the opening of the newest session whose bars must be there, and
-opens_at and closes_at: those of the session that is open or comes next.
+Measurement `company` (tag symbol): name, name_ar, sector, currency, and expected, whether bars must come: it is in
+`source.symbols`, and not delisted. A symbol that the warehouse's seed does not name has no point. Measurement `market` (tag
+exchange): session_open (1 or 0), and, in seconds since 1970, expected_at: the opening of the newest session whose bars must be
+there, and opens_at and closes_at: those of the session that is open or comes next.
 """
 
 from __future__ import annotations
 
 import csv
 import datetime as dt
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from connectors.influxdb import fields, series
 from dataflows.calendar import SEEDS, Calendar, egx, expected_session
 
 
-def lines(exchange: str, now: dt.datetime) -> Iterator[bytes]:
-    """Lines (times in microseconds) of a moment (aware). A company's point is of the hour: to write it again changes nothing."""
+def lines(exchange: str, symbols: Collection[str], now: dt.datetime) -> Iterator[bytes]:
+    """Lines (times in microseconds) of a moment (aware). A company's point is of the hour: to write it again changes nothing.
+
+    :arg symbols: those of which bars are fetched.
+    """
     yield market(egx(), exchange, now)
     hour = int(now.replace(minute=0, second=0, microsecond=0).timestamp() * 1e6)
     with (SEEDS / "companies.csv").open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             known = {"name": row["name_en"], "name_ar": row["name_ar"], "sector": row["sector"], "currency": row["currency"]}
-            values = {**known, "listed": row["status"] == "listed"}
+            values = {**known, "expected": row["symbol"] in symbols and row["status"] == "listed"}
             yield b"%b %b %d" % (series("company", {"symbol": row["symbol"]}), fields(values), hour)
 
 

@@ -198,7 +198,7 @@ def start(**legs: Callable[[Dataflow, Run], None]) -> Dataflow:
         (lambda: influxdb(settings)) if settings.metrics.influxdb else None,
         lambda: run.progress.source,
         stop.is_set,
-        lambda: market.lines(settings.source.exchange, now()),
+        lambda: market.lines(settings.source.exchange, settings.source.symbols, now()),
     )
     figures.start()
     _reporting.append((progress, figures))

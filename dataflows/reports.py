@@ -65,9 +65,20 @@ def write_report(path: Path, report: msgspec.Struct) -> None:
 
 
 def read_reports(folder: Path) -> list[Report]:
-    """The newest report of each process that ever ran, in the order of their legs."""
-    reports = [msgspec.json.decode(path.read_bytes(), type=Report) for path in folder.glob("*.json")]
+    """The newest report of each process that ever ran, in the order of their legs. Raises OSError."""
+    reports = [_read(path) for path in folder.glob("*.json")]
     return sorted(reports, key=lambda report: (LEGS.index(report.legs[0]), len(report.legs)))
+
+
+def _read(path: Path) -> Report:
+    """A report; of a file that is none, as a crash of the machine may leave it, one that says so as its error."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Report)
+    except msgspec.DecodeError as error:
+        at = path.stat().st_mtime
+        legs = tuple(leg for leg in LEGS if leg in path.stem.split("-")) or LEGS
+        why = f"its report {path} cannot be read ({error}): a leg that runs writes it anew"
+        return Report(legs, 0, at, at, 0.0, error=why)
 
 
 def newest_by_leg(reports: Iterable[Report]) -> dict[str, tuple[Report, Figures]]:
@@ -80,7 +91,7 @@ def newest_by_leg(reports: Iterable[Report]) -> dict[str, tuple[Report, Figures]
 
 def is_alive(report: Report, now: float) -> bool:
     """Whether the process of a report still runs, as far as its reports tell. :arg now: seconds since 1970."""
-    return not report.ended and abs(now - report.updated_at) < report.seconds + LATE_SECONDS
+    return not report.ended and report.error is None and abs(now - report.updated_at) < report.seconds + LATE_SECONDS
 
 
 def span(seconds: float) -> str:

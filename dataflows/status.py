@@ -3,7 +3,7 @@
     python -m dataflows.status                # a table; ends with 1 where something needs a look
     python -m dataflows.status --json
 
-Ends with 2 where it cannot tell, as with wrong settings.
+Ends with 2 where it cannot tell: with wrong settings, or where a store does not answer; of the others it tells all the same.
 """
 
 from __future__ import annotations
@@ -12,10 +12,13 @@ import argparse
 import datetime as dt
 import sqlite3
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import msgspec
+from confluent_kafka import KafkaException
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from connectors import kafka
@@ -23,7 +26,7 @@ from connectors.errors import ConnectorError
 from dataflows import archived, dead_letters, process
 from dataflows.archive import store
 from dataflows.bar import CAIRO, Bar, decode_all
-from dataflows.calendar import egx, expected_session
+from dataflows.calendar import LONG, egx, expected_session
 from dataflows.gold import Check, Schedule, newest_days, quality, read_schedule
 from dataflows.live import MEASUREMENT
 from dataflows.reports import Figures, Report, is_alive, newest_by_leg, read_reports, span
@@ -36,7 +39,7 @@ NEWEST_MESSAGES = 500  # of each partition that are looked at
 
 
 class Fresh(msgspec.Struct):
-    """A symbol's newest bar in each store: the day it is of (in Cairo); None where the store has none that is recent."""
+    """A symbol's newest daily or intraday bar in each store: its day in Cairo, None where it has none that is recent."""
 
     symbol: str
     kafka: dt.date | None = None
@@ -65,49 +68,93 @@ class Status(msgspec.Struct):
     schedule: Schedule | None
     """What the warehouse's schedule did last, None where there is none."""
     attention: list[str]
+    unknown: dict[str, str]
+    """Which of `STORES` did not answer, and why."""
 
     def figures(self) -> dict[str, tuple[Report, Figures]]:
         """Leg -> the newest report that has it, and its figures."""
         return newest_by_leg(self.reports)
 
 
+STORES = {
+    "reports": "the legs' reports",
+    "kafka": "Kafka",
+    "live": "the live store",
+    "archive": "the archive",
+    "gold": "gold",
+    "schedule": "the warehouse's schedule",
+}
+"""What is asked -> what people call it."""
+
+
+@contextmanager
+def asking(name: str, unknown: dict[str, str]) -> Iterator[None]:
+    """What fails in the block becomes the reason why one of `STORES` is unknown."""
+    try:
+        yield
+    except (ConnectorError, KafkaException, sqlite3.Error, msgspec.DecodeError, OSError) as error:
+        unknown[name] = str(error)
+
+
 def status(settings: Settings, now: dt.datetime) -> Status:
     """Asks the processes' files, the broker and the stores; none of them is held up by it.
 
-    Raises ConnectorError where a broker or store does not answer, SettingsError where the settings are wrong.
+    One that does not answer is among what is unknown. Raises SettingsError where the settings are wrong.
     """
-    reports = read_reports(settings.path(settings.metrics.folder))
-    found = Status(now, expected_session(egx(), now).date, reports, {}, None, [], quality(), read_schedule(), [])
+    found = Status(now, expected_session(egx(), now).date, [], {}, None, [], [], None, [], {})
+    with asking("reports", found.unknown):
+        found.reports = read_reports(settings.path(settings.metrics.folder))
+    with asking("gold", found.unknown):
+        found.quality = quality()
+    with asking("schedule", found.unknown):
+        found.schedule = read_schedule()
     newest: dict[str, dt.date] = {}
     if settings.kafka.bootstrap_servers == EMBEDDED:
         found.lag = {leg: figures.lag for leg, (_, figures) in found.figures().items() if figures.lag is not None}
     else:
-        client = process.kafka_client(settings)
-        ends = kafka.end_offsets(client, settings.kafka.topic)
-        for leg in ("live", "archive"):
-            read = kafka.committed_offsets(client, getattr(settings, leg).group, settings.kafka.topic)
-            found.lag[leg] = sum(max(0, end - max(read[p], 0)) for p, end in ends.items())
-        found.dead_letters = len(dead_letters.open_letters(dead_letters.read(client, settings.kafka.dead_letter_topic)))
-        newest = from_kafka(settings, {p: max(0, end - NEWEST_MESSAGES) for p, end in ends.items()}, now)
-    found.fresh = freshness(settings, found.expected, newest, now)
+        with asking("kafka", found.unknown):
+            client = process.kafka_client(settings)
+            ends = kafka.end_offsets(client, settings.kafka.topic)
+            for leg in ("live", "archive"):
+                read = kafka.committed_offsets(client, getattr(settings, leg).group, settings.kafka.topic)
+                found.lag[leg] = sum(max(0, end - max(read[p], 0)) for p, end in ends.items())
+            found.dead_letters = len(dead_letters.open_letters(dead_letters.read(client, settings.kafka.dead_letter_topic)))
+            newest = from_kafka(settings, {p: max(0, end - NEWEST_MESSAGES) for p, end in ends.items()}, now)
+    found.fresh = freshness(settings, found.expected, newest, now, found.unknown)
     found.attention = list(attention(found))
     return found
 
 
-def freshness(settings: Settings, expected: dt.date, kafka_days: dict[str, dt.date], now: dt.datetime) -> list[Fresh]:
-    """Each symbol's newest bar in each store."""
-    live = from_sqlite(settings) if settings.live.store == "sqlite" else from_influxdb(settings)
+def freshness(
+    settings: Settings, expected: dt.date, kafka_days: dict[str, dt.date], now: dt.datetime, unknown: dict[str, str]
+) -> list[Fresh]:
+    """Each symbol's newest bar in each store; those of source.symbols that are not delisted must have the expected one.
+
+    :arg unknown: gets the stores that do not answer, and why.
+    """
+    live: Newest = {}
+    archive: dict[str, dt.date] = {}
+    gold: dict[str, dt.date] = {}
+    with asking("live", unknown):
+        live = from_sqlite(settings) if settings.live.store == "sqlite" else from_influxdb(settings)
     symbols = sorted({*settings.source.symbols, *live})
-    archive = archived.newest_days(store(settings), settings.source.exchange, symbols, expected, now, settings.archive.parallel)
-    gold = newest_days()
-    ceased = {symbol for symbol, is_listed in listed().items() if not is_listed}
+    with asking("archive", unknown):
+        archive = archived.newest_days(
+            store(settings), settings.source.exchange, symbols, expected, now, settings.archive.parallel
+        )
+    with asking("gold", unknown):
+        gold = newest_days()
+    demanded: set[str] = set()
+    if settings.source.kind != "simulated" and settings.source.interval not in LONG:
+        known = listed()
+        demanded = {symbol for symbol in settings.source.symbols if known.get(symbol, True)}
 
     def fresh(symbol: str) -> Fresh:
         day, ingested_at = live.get(symbol, (None, None))
         found = Fresh(symbol, kafka_days.get(symbol), day, archive.get(symbol), gold.get(trades_as(symbol)), ingested_at)
-        if symbol not in ceased and settings.source.kind != "simulated":
+        if symbol in demanded:
             days = {"live": found.live, "archive": found.archive}
-            found.behind = tuple(name for name, day in days.items() if day is None or day < expected)
+            found.behind = tuple(name for name, day in days.items() if name not in unknown and (day is None or day < expected))
         return found
 
     return [fresh(symbol) for symbol in symbols]
@@ -120,7 +167,7 @@ def from_kafka(settings: Settings, starts: dict[int, int], now: dt.datetime) -> 
     ]
     found: dict[str, dt.date] = {}
     for bar in decode_all(values, now):
-        if isinstance(bar, Bar):
+        if isinstance(bar, Bar) and bar.interval not in LONG:
             day = cairo_date(bar.datetime)
             found[bar.symbol] = max(day, found.get(bar.symbol, day))
     return found
@@ -137,7 +184,8 @@ def from_sqlite(settings: Settings) -> Newest:
     connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5)
     try:
         rows = connection.execute(
-            f"SELECT symbol, MAX(datetime), MAX(ingestion_timestamp) FROM {MEASUREMENT} GROUP BY symbol"  # noqa: S608 - ours
+            f"SELECT symbol, MAX(datetime), MAX(ingestion_timestamp) FROM {MEASUREMENT} "  # noqa: S608 - ours
+            f"WHERE interval NOT IN {LONG} GROUP BY symbol"
         ).fetchall()
     finally:
         connection.close()
@@ -150,10 +198,11 @@ def from_sqlite(settings: Settings) -> Newest:
 def from_influxdb(settings: Settings) -> Newest:
     """The same of InfluxDB, which does not keep when a bar was ingested."""
     server = process.influxdb(settings)
+    told = " and ".join(f'r.interval != "{interval}"' for interval in LONG)
     flux = (
         f'from(bucket: "{settings.influxdb.bucket}") |> range(start: -{int(settings.influxdb.retain_days)}d, stop: 1d)'
-        f' |> filter(fn: (r) => r._measurement == "{MEASUREMENT}" and r._field == "close")'
-        ' |> group(columns: ["symbol"]) |> last(column: "_time") |> keep(columns: ["symbol", "_time"])'
+        f' |> filter(fn: (r) => r._measurement == "{MEASUREMENT}" and r._field == "close" and {told})'
+        ' |> last() |> group(columns: ["symbol"]) |> sort(columns: ["_time"]) |> last() |> keep(columns: ["symbol", "_time"])'
     )
     try:
         return {row["symbol"]: (cairo_date(row["_time"]), None) for row in server.query(flux)}
@@ -167,7 +216,7 @@ def cairo_date(time: dt.datetime) -> dt.date:
 
 def attention(found: Status) -> Sequence[str]:
     """What needs a look."""
-    said = []
+    said = [f"{STORES[name]} cannot be asked: {why}" for name, why in found.unknown.items()]
     now = found.at.timestamp()
     for leg, (report, _) in found.figures().items():
         if report.error is not None:
@@ -179,7 +228,7 @@ def attention(found: Status) -> Sequence[str]:
         for leg, (_, figures) in found.figures().items()
         if figures.rejected and found.dead_letters is None  # the in-process broker keeps no dead letters
     ]
-    if not found.reports:
+    if not found.reports and "reports" not in found.unknown:
         said.append("no leg has reported yet: start them, as docs/operations.md says")
     said += [f"{leg} is {lag:,} messages behind" for leg, lag in found.lag.items() if lag > LAG_LIMIT]
     if found.dead_letters:
@@ -225,13 +274,13 @@ def legs_table(found: Status) -> Table:
 
 
 def fresh_table(found: Status) -> Table:
-    title = f"Newest bar of each symbol; the live store and the archive should have {found.expected}"
+    title = f"Newest daily or intraday bar of each symbol; the live store and the archive should have {found.expected}"
     table = Table(title=title, title_justify="left", pad_edge=False)
     for header in ("Symbol", "Kafka", "Live store", "Ingested", "Archive", "Gold"):
         table.add_column(header)
 
     def day(fresh: Fresh, name: str) -> str:
-        text = f"{getattr(fresh, name) or 'none'}"
+        text = "unknown" if name in found.unknown else f"{getattr(fresh, name) or 'none'}"
         return f"[red]{text}[/]" if name in fresh.behind else text
 
     for fresh in found.fresh:
@@ -253,7 +302,7 @@ def show(found: Status, console: Console) -> None:
             console.print(f"  {check.title}: {check.ok:,} ok, {check.warn:,} to look at")
     console.print()
     for line in found.attention:
-        console.print(f"[red]![/] {line}", highlight=False)
+        console.print(f"[red]![/] {escape(line)}", highlight=False)
     if not found.attention:
         console.print("[green]all well[/]")
 
@@ -265,14 +314,14 @@ def main(arguments: Sequence[str]) -> int:
     try:
         settings = load()
         found = status(settings, process.now())
-    except (SettingsError, ConnectorError) as error:
+    except SettingsError as error:
         print(f"egx: {error}", file=sys.stderr)
         return 2
     if chosen.json:
         print(msgspec.json.encode(found).decode())
     else:
         show(found, Console(width=None if sys.stdout.isatty() else 130))
-    return 1 if found.attention else 0
+    return 2 if found.unknown else 1 if found.attention else 0
 
 
 if __name__ == "__main__":

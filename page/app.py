@@ -8,6 +8,7 @@ import sys
 import time
 from base64 import b64encode
 from collections.abc import Callable
+from functools import wraps
 from html import escape
 from math import inf
 from pathlib import Path
@@ -33,6 +34,7 @@ DOUBTS = """
 SELECT trade_date, symbol, check_name, detail, expected, received FROM view WHERE status <> 'ok'
 ORDER BY trade_date DESC NULLS LAST, symbol, check_name LIMIT 50
 """
+EMPTY = "The live store has no daily or intraday bar with a price yet: this page fills by itself."
 NOT_YET = "There is no live store yet: run `just demo`, or start the legs, and this page fills by itself."
 CSS = """
 <style>
@@ -86,12 +88,24 @@ def companies() -> dict[str, stores.Company]:
 
 
 def quotes() -> list[Quote]:
-    """The market now; empty while there is no store."""
+    """The market now; empty while there is no store. Raises sqlite3.Error where there is one that cannot be read."""
     chosen = settings()
-    try:
-        return stores.quotes(chosen.path(chosen.live.sqlite), chosen.source.exchange, companies())
-    except sqlite3.Error:
-        return []
+    path = chosen.path(chosen.live.sqlite)
+    return stores.quotes(path, chosen.source.exchange, companies()) if path.exists() else []
+
+
+def reads_live(block: Callable[[], None]) -> Callable[[], None]:
+    """Makes a block say so where it cannot read the live store."""
+
+    @wraps(block)
+    def guarded() -> None:
+        try:
+            block()
+        except sqlite3.Error as error:
+            chosen = settings()
+            st.error(f"The live store {chosen.path(chosen.live.sqlite)} cannot be read: {error}")
+
+    return guarded
 
 
 def tone(change: float | None) -> str:
@@ -163,6 +177,7 @@ def simulated(market: list[Quote], now: dt.datetime) -> str:
 
 
 @st.fragment(run_every=EVERY)
+@reads_live
 def head() -> None:
     market, now = quotes(), dt.datetime.now(dt.UTC)
     if any(quote.source == "simulated" for quote in market):
@@ -172,7 +187,8 @@ def head() -> None:
     tags.append(tag(f"Cairo {now.astimezone(CAIRO):%a %d %b, %H:%M:%S}"))
     st.html(f'<div class="egx-head"><b>EGX market</b>{"".join(tags)}</div>')
     if not market:
-        st.info(NOT_YET)
+        chosen = settings()
+        st.info(EMPTY if chosen.path(chosen.live.sqlite).exists() else NOT_YET)
         return
     rising, falling = (sum((quote.change or 0) * sign > 0 for quote in market) for sign in (1, -1))
     value = sum(quote.value or 0 for quote in market if quote.company.currency == "EGP")
@@ -194,6 +210,7 @@ def head() -> None:
 
 
 @st.fragment(run_every=EVERY)
+@reads_live
 def chart() -> None:
     market = quotes()
     if not market:
@@ -217,6 +234,7 @@ def chart() -> None:
 
 
 @st.fragment(run_every=EVERY)
+@reads_live
 def leaders() -> None:
     market = quotes()
     if not market:
@@ -248,6 +266,7 @@ def leaders() -> None:
 
 
 @st.fragment(run_every=EVERY)
+@reads_live
 def table() -> None:
     market = quotes()
     if not market:

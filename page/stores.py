@@ -16,13 +16,13 @@ from typing import NamedTuple
 import duckdb
 import pandas as pd
 
-from dataflows.calendar import SEEDS
+from dataflows.calendar import MINUTES, SEEDS
 from dataflows.live import MEASUREMENT
 
-_DAILY = f"""
+_NEWEST = f"""
 SELECT datetime, close, open, high, low, volume, source, ingestion_timestamp
 FROM {MEASUREMENT}
-WHERE exchange = ? AND symbol = ? AND interval = ? AND close IS NOT NULL
+WHERE exchange = ? AND symbol = ? AND interval = ? AND datetime >= ? AND datetime < ? AND close IS NOT NULL
 ORDER BY datetime DESC
 LIMIT ?
 """  # noqa: S608 - names of ours
@@ -95,29 +95,75 @@ def _read_only(path: Path) -> sqlite3.Connection:
     return connection
 
 
+class Day(NamedTuple):
+    """A symbol's trading day: a Daily bar, or a day's intraday bars rolled up."""
+
+    time: str
+    close: float
+    open: float | None
+    high: float | None
+    low: float | None
+    volume: int | None
+    source: str | None
+    ingested: str | None
+
+
+def _days(connection: sqlite3.Connection, exchange: str, symbol: str) -> list[Day]:
+    """The last days of a symbol, newest first: its Daily bars, or, where it has none, those that its shortest bars make."""
+
+    def newest(interval: str, limit: int, since: str = "", before: str = "9") -> list[Day]:
+        rows = connection.execute(_NEWEST, (exchange, symbol, interval, since, before, limit))
+        return [Day(*row) for row in rows]
+
+    if daily := newest("Daily", SPARK_DAYS):
+        return daily
+    interval = next((interval for interval in MINUTES if newest(interval, 1)), "")
+    days: list[Day] = []
+    before = "9"  # times are text, in UTC, as are the dates that they begin with: no session goes beyond midnight there
+    while len(days) < SPARK_DAYS and (last := newest(interval, 1, before=before)):
+        before = last[0].time[:10]
+        days += last if days else [_rolled(newest(interval, -1, since=before))]  # of earlier days only the close is asked
+    return days
+
+
+def _rolled(bars: list[Day]) -> Day:
+    """A day of its bars, newest first."""
+    newest, first = bars[0], bars[-1]
+    return Day(
+        first.time,
+        newest.close,
+        first.open,
+        max((bar.high for bar in bars if bar.high is not None), default=None),
+        min((bar.low for bar in bars if bar.low is not None), default=None),
+        sum(volumes) if (volumes := [bar.volume for bar in bars if bar.volume is not None]) else None,
+        newest.source,
+        max((bar.ingested for bar in bars if bar.ingested), default=None),
+    )
+
+
 def quotes(path: Path, exchange: str, known: dict[str, Company]) -> list[Quote]:
-    """The last daily bar of each symbol of the live store, by symbol. Raises sqlite3.Error, as while there is no store."""
+    """The last day of each symbol of the live store, by symbol. Raises sqlite3.Error, as while there is no store."""
     found = []
     with closing(_read_only(path)) as connection:
         for (symbol,) in connection.execute(_SYMBOLS, (exchange,)).fetchall():
-            rows = connection.execute(_DAILY, (exchange, symbol, "Daily", SPARK_DAYS)).fetchall()
-            if not rows:
+            days = _days(connection, exchange, symbol)
+            if not days:
                 continue
-            time, price, opened, high, low, volume, source, ingested = rows[0]
+            last = days[0]
             found.append(
                 Quote(
                     symbol,
                     known.get(symbol, Company(symbol, "", "EGP")),
-                    dt.datetime.fromisoformat(time),
-                    price,
-                    price / rows[1][1] - 1 if len(rows) > 1 else None,
-                    opened,
-                    high,
-                    low,
-                    volume,
-                    tuple(row[1] for row in reversed(rows)),
-                    source,
-                    dt.datetime.fromisoformat(ingested) if ingested else None,
+                    dt.datetime.fromisoformat(last.time),
+                    last.close,
+                    last.close / days[1].close - 1 if len(days) > 1 else None,
+                    last.open,
+                    last.high,
+                    last.low,
+                    last.volume,
+                    tuple(day.close for day in reversed(days)),
+                    last.source,
+                    dt.datetime.fromisoformat(last.ingested) if last.ingested else None,
                 )
             )
     return found

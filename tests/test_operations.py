@@ -17,7 +17,7 @@ _PLACE = re.compile(r"%(?:\(\w+\))?[-+ #0]*\d*(?:\.\d+)?[sdrgf]")
 
 def templates() -> Iterator[list[str]]:
     """Every text of the code, as its fixed parts."""
-    for folder in ("connectors", "dataflows", "warehouse"):
+    for folder in ("connectors", "dataflows", "page", "warehouse"):
         for path in sorted((ROOT / folder).rglob("*.py")):
             for node in ast.walk(ast.parse(path.read_text())):
                 if isinstance(node, ast.JoinedStr):

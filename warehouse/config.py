@@ -15,6 +15,7 @@ sqlmesh plan` see the same archive and the same tables. Choices come from the en
 """
 
 import os
+import warnings
 from urllib.parse import unquote, urlsplit
 
 import locations
@@ -29,6 +30,8 @@ from sqlmesh.core.config import (
 from sqlmesh.core.config.connection import ConnectionConfig, PostgresConnectionConfig
 from sqlmesh.utils.errors import ConfigError
 
+# pandas' notices about SQLMesh's own calls are no concern of who runs it.
+warnings.filterwarnings("ignore", "(The argument 'infer_datetime_format'|errors='ignore') is deprecated")
 warehouse = locations.warehouse()
 if locations.archive().startswith("s3://"):
     import s3_copy  # noqa: F401 - now, for macros: when they run, this folder is no longer on the path
@@ -125,7 +128,7 @@ config = Config(
             "invalidselectstarexpansion",
             "noambiguousprojections",
             "nomissingaudits",
-            "nojsonpathcast",
+            "nojsonpath",
         },
     ),
     # Not in the project's folder, which may be read-only.

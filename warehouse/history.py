@@ -6,20 +6,24 @@
 | Yahoo Finance | Date, Open, High, Low, Close, Adj Close, Volume | YYYY-MM-DD | 1250000 |
 | TradingView | time, open, high, low, close, Volume | Unix seconds or ISO; the interval is in the file's name | 1250000 |
 
-The symbol is the folder below batch/ (`COMI/` or `symbol=COMI/`) or the start of the file's name (`COMI Historical
+The symbol is a folder below batch/ (`symbol=COMI/`, or without one `COMI/`) or the start of the file's name (`COMI Historical
 Data.csv`, `COMI.CA.csv`, `EGX_DLY_COMI, 1D.csv`). Prices are taken as traded; Yahoo's `Adj Close` is not used.
+Weekly and monthly exports have the header of daily ones: their rows are too far apart, and the file is rejected.
 """
 
 import csv
 import datetime as dt
 import io
+import itertools
 import re
+import statistics
 import typing as t
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
 INTERVALS = {"1D": "Daily", "1W": "Weekly", "1M": "Monthly", "1": "1 Minute", "5": "5 Minute", "30": "30 Minute"}
+SYMBOL = r"(?=[0-9._]*[A-Z])[A-Z0-9._]{1,20}"
 SUFFIXES = {"K": 10**3, "M": 10**6, "B": 10**9}
 
 Row = dict[str, t.Any]
@@ -83,11 +87,14 @@ def read_file(name: str, changed: dt.datetime, content: bytes, date_order: str) 
         yield blank | {"reject_reason": "the file is empty"}
         return
     columns = [column.strip().lower() for column in header]
-    symbol = symbol_of(name)
+    try:
+        symbol = symbol_of(name)
+    except ValueError as error:
+        yield blank | {"record": ",".join(header), "reject_reason": str(error)}
+        return
     site, close = site_of(columns)
-    if symbol is None or site is None:
-        reason = "the file's name has no symbol" if symbol is None else "the header is of no known site"
-        yield blank | {"record": ",".join(header), "reject_reason": reason}
+    if site is None:
+        yield blank | {"record": ",".join(header), "reject_reason": "the header is of no known site"}
         return
     interval = interval_of(name) if site == "tradingview" else "Daily"
     if interval is None:
@@ -96,14 +103,15 @@ def read_file(name: str, changed: dt.datetime, content: bytes, date_order: str) 
             "reject_reason": f"the interval in the file's name is none of {', '.join(INTERVALS)}",
         }
         return
+    rows: list[Row] = []
     while True:
         try:
             cells = next(lines)
         except StopIteration:
-            return
+            break
         except csv.Error as error:
-            yield blank | {"source_line": lines.line_num, "reject_reason": f"no CSV from here on: {error}"}
-            return
+            rows.append(blank | {"source_line": lines.line_num, "reject_reason": f"no CSV from here on: {error}"})
+            break
         if not any(cells):
             continue
         row = blank | {
@@ -127,7 +135,19 @@ def read_file(name: str, changed: dt.datetime, content: bytes, date_order: str) 
             row["volume"] = volume(cell.get("volume") or cell.get("vol.") or "")
         except ValueError as error:
             row["reject_reason"] = str(error)
-        yield row
+        rows.append(row)
+    if interval == "Daily" and (days := usual_gap_days(rows)) >= 5:
+        reason = f"its rows are {days:.0f} days apart, as of weekly or monthly bars: export daily ones"
+        yield blank | {"record": ",".join(header), "reject_reason": reason}
+        return
+    yield from rows
+
+
+def usual_gap_days(rows: list[Row]) -> float:
+    """The median number of days from one bar to the next; 0 for less than 4 bars, which may lie around holidays."""
+    times = sorted(row["bar_time"] for row in rows if row["reject_reason"] is None)
+    gaps = [(later - earlier) / dt.timedelta(days=1) for earlier, later in itertools.pairwise(times)]
+    return statistics.median(gaps) if len(gaps) >= 3 else 0
 
 
 def site_of(columns: list[str]) -> tuple[str | None, str]:
@@ -141,13 +161,25 @@ def site_of(columns: list[str]) -> tuple[str | None, str]:
     return None, ""
 
 
-def symbol_of(name: str) -> str | None:
-    folders = name.split("/")[1:-1]
-    for folder in reversed(folders):
-        if found := re.fullmatch(r"(?:symbol=)?([A-Z0-9._]{1,20})", folder):
-            return found[1]
-    found = re.fullmatch(r"(?:EGX_(?:DLY_)?)?([A-Z0-9._]{1,20}?)(?:\.CA)?(?:[ ,_-].*)?\.csv", name.split("/")[-1])
-    return found[1] if found else None
+def symbol_of(name: str) -> str:
+    """The symbol that a file's path says: its folders `symbol=COMI`, or else `COMI`, and the start of its name.
+
+    Raises:
+        ValueError: they say none, or not the same.
+    """
+    *folders, file = name.split("/")[1:]
+    said = {folder.removeprefix("symbol=") for folder in folders if folder.startswith("symbol=")}
+    said = said or {folder for folder in folders if re.fullmatch(SYMBOL, folder)}
+    if found := re.fullmatch(rf"(?:EGX_(?:DLY_)?)?({SYMBOL}?)(?:\.CA)?(?:[ ,_-].*)?\.csv", file):
+        said.add(found[1])
+    if len(said) > 1:
+        raise ValueError(f"the folders and the file's name say {' and '.join(sorted(said))}: leave one symbol")
+    if not said:
+        raise ValueError("no folder is a symbol, nor is the start of the file's name")
+    (symbol,) = said
+    if not re.fullmatch(SYMBOL, symbol):
+        raise ValueError(f"{symbol!r} is not a symbol")
+    return symbol
 
 
 def interval_of(name: str) -> str | None:
@@ -185,7 +217,7 @@ def price(text: str, field: str) -> str | None:
     if text in ("", "-", "null"):
         return None
     try:
-        value = Decimal(text.replace(",", ""))
+        value = number(text)
     except InvalidOperation:
         raise ValueError(f"{field} {text!r} is not a price") from None
     # What DECIMAL(18, 4) holds and does not round to 0.
@@ -194,13 +226,24 @@ def price(text: str, field: str) -> str | None:
     return f"{value:f}"
 
 
+def number(text: str) -> Decimal:
+    """A number that may have commas between its thousands, and nowhere else.
+
+    Raises:
+        InvalidOperation: it is none.
+    """
+    if "," in text and not re.fullmatch(r"\d{1,3}(,\d{3})+(\.\d+)?", text):
+        raise InvalidOperation
+    return Decimal(text.replace(",", ""))
+
+
 def volume(text: str) -> str | None:
     """A count of shares from `1.25M`, `830.5K`, `1,250,000` or `-`."""
     if text in ("", "-", "null"):
         return None
-    scale = SUFFIXES.get(text[-1].upper(), 1)
+    scale = SUFFIXES.get(text[-1].upper())
     try:
-        value = Decimal(text.rstrip("KMBkmb").replace(",", "")) * scale
+        value = number(text[:-1]) * scale if scale else number(text)
     except InvalidOperation:
         raise ValueError(f"volume {text!r} is not a count") from None
     if not value.is_finite() or value < 0:

@@ -6,6 +6,9 @@ CREATE WAREHOUSE IF NOT EXISTS ${warehouse}
   INITIALLY_SUSPENDED = TRUE
   COMMENT = 'EGX market data';
 
+-- Where it was there already, with another size.
+ALTER WAREHOUSE ${warehouse} SET WAREHOUSE_SIZE = ${warehouse_size};
+
 USE WAREHOUSE ${warehouse};
 
 CREATE DATABASE IF NOT EXISTS ${database} COMMENT = 'EGX market data';

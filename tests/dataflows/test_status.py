@@ -11,14 +11,18 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from connectors.kafka import Record, Topic, Writer, end_offsets, ensure_topics
+from connectors.objects import Directory
+from connectors.sqlite import open_table
 from dataflows import alive, status
 from dataflows.bar import CAIRO
 from dataflows.calendar import egx, expected_session
 from dataflows.dead_letters import read
 from dataflows.gold import TITLES, Check, Schedule
+from dataflows.live import TABLE
 from dataflows.reports import LEGS, Figures, Report, is_alive, newest_by_leg, span, write_report
 from dataflows.settings import Archive, Live, Metrics, Settings, Source
 from dataflows.status import Fresh, Status, attention
@@ -42,7 +46,7 @@ def looked_at(
     quality: Sequence[Check] = (),
     schedule: Schedule | None = None,
 ) -> list[str]:
-    return list(attention(Status(NOW, NOW.date(), list(reports), {"live": lag}, letters, [], list(quality), schedule, [])))
+    return list(attention(Status(NOW, NOW.date(), list(reports), {"live": lag}, letters, [], list(quality), schedule, [], {})))
 
 
 def test_a_leg_that_runs_needs_no_look() -> None:
@@ -98,7 +102,7 @@ def test_a_warehouse_run_that_failed_or_did_not_take_place_needs_a_look() -> Non
 
 def test_a_store_that_lacks_the_expected_session_is_named_with_the_symbols() -> None:
     fresh = [Fresh("COMI"), Fresh("ETEL", behind=("archive",)), Fresh("SWDY", behind=("live", "archive"))]
-    assert list(attention(Status(NOW, NOW.date(), [report("live")], {}, 0, fresh, [], None, []))) == [
+    assert list(attention(Status(NOW, NOW.date(), [report("live")], {}, 0, fresh, [], None, [], {}))) == [
         "the live store has no bar of 2025-12-09 of SWDY",
         "the archive has no bar of 2025-12-09 of ETEL, SWDY",
     ]
@@ -156,8 +160,31 @@ def test_gold_has_a_renamed_company_under_its_new_name(monkeypatch: pytest.Monke
         source=Source(symbols=("COMI", "EKHO", "ETEL")), live=Live(sqlite=tmp_path / "none"), archive=Archive(url=str(tmp_path))
     )
     Settings.file = tmp_path / "config.yaml"
-    found = status.freshness(settings, NOW.date(), {}, NOW)
+    found = status.freshness(settings, NOW.date(), {}, NOW, {})
     assert [fresh.gold for fresh in found] == [NOW.date(), NOW.date(), None]
+
+
+def test_only_daily_and_intraday_bars_tell_whether_a_session_is_there(tmp_path: Path) -> None:
+    settings = Settings(
+        source=Source(kind="replay", symbols=("COMI", "ETEL")),
+        live=Live(sqlite=tmp_path / "live"),
+        archive=Archive(url=str(tmp_path)),
+    )
+    Settings.file = tmp_path / "config.yaml"
+    start, connection = f"{NOW:%Y-%m-%d}T08:00:00+00:00", open_table(settings.live.sqlite, TABLE)
+    for symbol, interval in (("COMI", "1 Minute"), ("ETEL", "Weekly"), ("LEFT", "Daily")):
+        line = message(symbol=symbol, interval=interval, datetime=start)
+        Directory(tmp_path).put(f"date={NOW:%Y-%m-%d}/symbol={symbol}/0-0-0.json", line)
+        connection.execute(TABLE.upsert(), ("EGX", symbol, interval, start, 1, 1, 1, 1, 1, 1, start, "test"))
+    connection.commit()
+    connection.close()
+    comi, etel, _ = status.freshness(settings, NOW.date(), {}, NOW, {})
+    assert (comi.live, comi.archive, comi.behind) == (NOW.date(), NOW.date(), ())
+    assert (etel.live, etel.archive, etel.behind) == (None, None, ("live", "archive"))
+    tomorrow = status.freshness(settings, NOW.date() + dt.timedelta(days=1), {}, NOW, {})
+    assert [bool(one.behind) for one in tomorrow] == [True, True, False], "LEFT was taken out of source.symbols"
+    weekly = msgspec.structs.replace(settings, source=Source(kind="replay", symbols=("ETEL",), interval="Weekly"))
+    assert {one.behind for one in status.freshness(weekly, NOW.date(), {}, NOW, {})} == {()}, "no session's bar is expected"
 
 
 def run_status(folder: Folder, *arguments: str, module: str = "status", **variables: str) -> tuple[int, str, str]:
@@ -201,6 +228,49 @@ def test_with_wrong_settings_it_ends_with_2_and_one_line(tmp_path: Path) -> None
     assert errors.count("\n") == 1
 
 
+def test_what_does_not_answer_is_said_and_the_rest_is_told_all_the_same(tmp_path: Path) -> None:
+    folder = Folder(
+        tmp_path,
+        source={"kind": "replay", "symbols": ["COMI"]},
+        kafka={"bootstrap_servers": "127.0.0.1:1", "client": {"no.such": 1}},
+        archive={"url": "archive"},
+    )
+    for path in (
+        "data/live.sqlite",
+        "data/status/live.json",
+        "warehouse/gold/vw_gold_data_quality.parquet",
+        "warehouse/schedule.json",
+    ):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text('{"legs":["li')  # as much of it as the disk had
+    write_report(tmp_path / "data/status/archive.json", report("archive", ended=True))
+    Directory(tmp_path / "archive").put("date=2025-05-06/symbol=COMI/0-0-0.json", message(datetime="2025-05-06T07:00:00Z"))
+    code, text, errors = run_status(folder)
+    assert (code, errors) == (2, "")
+    for said in (
+        "! Kafka cannot be asked: no Kafka client can be made of these settings",
+        "! the live store cannot be asked: file is not a database",
+        "! live ended: its report ",
+        "! gold cannot be asked: ",
+        "! the warehouse's schedule cannot be asked: Input data was truncated",
+    ):
+        assert said in text, said
+    (row,) = re.findall(r"^\W*COMI .*", text, re.MULTILINE)
+    assert re.findall(r"[\w-]+", row) == ["COMI", "unknown", "2025-05-06"]
+    assert re.search(r"^\W*archive +\W+ended ", text, re.MULTILINE)
+    assert "the archive has no bar of" in text
+    assert "the live store has no bar of" not in text, "nobody knows"
+
+
+def test_an_influxdb_that_is_away_hides_nothing(tmp_path: Path) -> None:
+    folder = Folder(tmp_path, live={"store": "influxdb"}, influxdb={"url": "http://127.0.0.1:1"})
+    code, text, _ = run_status(folder, "--json", EGX_INFLUXDB__TOKEN="token")
+    found = json.loads(text)
+    assert (code, list(found["unknown"])) == (2, ["live"])
+    assert found["unknown"]["live"].startswith("InfluxDB at http://127.0.0.1:1 does not answer")
+    assert found["fresh"]
+
+
 def test_symbols_without_a_bar_of_the_expected_session_are_named(tmp_path: Path) -> None:
     source = {"kind": "replay", "symbols": ["COMI", "ESRS"], "replay": {"path": "bars.csv", "interval": "Daily"}}
     (tmp_path / "bars.csv").write_text("symbol,datetime,open,high,low,close,volume\nCOMI,2020-01-05T08:00:00Z,1,1,1,1,1\n")
@@ -226,6 +296,10 @@ def test_health_checks_see_a_leg_run_fail_and_never_start(tmp_path: Path) -> Non
     assert alive.failing(settings, "live", now) == "live ended 5 min ago"
     write_report(tmp_path / "live.json", report("live", ended=True, error="no token"))
     assert alive.failing(settings, "live", now) == "live ended: no token"
+    (tmp_path / "live.json").write_bytes(b"")
+    said = alive.failing(settings, "live", (tmp_path / "live.json").stat().st_mtime)
+    assert said is not None
+    assert said.startswith(f"live ended: its report {tmp_path / 'live.json'} cannot be read")
 
 
 def test_the_health_check_ends_with_1_and_one_line(tmp_path: Path) -> None:
@@ -240,7 +314,13 @@ def test_with_real_servers_lag_dead_letters_and_freshness_are_theirs(
     client, letters = {"bootstrap.servers": kafka.bootstrap}, f"{unique_name}.dead_letter"
     ensure_topics(client, [Topic(unique_name, 2, 7), Topic(letters, 2, 7)])
     day = dt.datetime.now(dt.UTC).replace(microsecond=0) - dt.timedelta(hours=1)
-    values = [message(symbol="COMI", datetime=day.isoformat()), message(symbol="ETEL", close=-1), b"{}"]
+    values = [
+        message(symbol="COMI", datetime=(day - dt.timedelta(days=1)).isoformat()),
+        message(symbol="COMI", datetime=day.isoformat(), interval="1 Minute"),  # InfluxDB has it before the series of days
+        message(symbol="SWDY", datetime=day.isoformat(), interval="Weekly"),  # of which day is it?
+        message(symbol="ETEL", close=-1),
+        b"{}",
+    ]
     Writer(client, unique_name, stop=threading.Event()).write(Record(b"key", value) for value in values)
     settings = {
         "KAFKA__BOOTSTRAP_SERVERS": kafka.bootstrap,
@@ -259,7 +339,7 @@ def test_with_real_servers_lag_dead_letters_and_freshness_are_theirs(
     code, text, errors = run_status(Folder(tmp_path), "--json", **{f"EGX_{key}": value for key, value in settings.items()})
     assert code == 1, errors
     found = json.loads(text)
-    assert found["lag"] == {"live": 0, "archive": 3}, "the archive leg never ran: the broker knows"
+    assert found["lag"] == {"live": 0, "archive": 5}, "the archive leg never ran: the broker knows"
     assert found["dead_letters"] == 2
     stores = {fresh["symbol"]: (fresh["kafka"], fresh["live"], fresh["archive"]) for fresh in found["fresh"]}
     today = day.astimezone(CAIRO).date().isoformat()

@@ -197,6 +197,12 @@ def test_the_market_s_table_begins_with_what_is_looked_for(session: Filled) -> N
     assert {value: word["text"] for value, word in words.items()} == {"0": "fresh", "1": "stale"}
 
 
+def test_panels_of_daily_bars_only_say_so() -> None:
+    of_days = {panel["title"] for panel in dashboard("egx-live")["panels"] if '"Daily"' in panel["targets"][0]["query"]}
+    assert of_days == {panel["title"] for panel in dashboard("egx-live")["panels"] if "Of Daily bars" in panel["description"]}
+    assert len(of_days) == 8
+
+
 def test_egx_live_opens_on_daily_bars() -> None:
     current = {choice["name"]: choice["current"] for choice in dashboard("egx-live")["templating"]["list"]}
     assert current["interval"] == {"text": "Daily", "value": "Daily"}
@@ -307,6 +313,14 @@ def test_choices_come_from_the_data(session: Filled) -> None:
     assert {row["_value"] for row in session.flux(choices["symbol"])} == set(SYMBOLS)
     (choice,) = dashboard("egx-history")["templating"]["list"]
     assert {row["symbol"] for row in session.sql(choice["query"])} == TRADED
+
+
+def test_bars_are_expected_of_the_symbols_that_are_fetched(session: Filled) -> None:
+    found = session.flux(
+        'from(bucket: v.defaultBucket) |> range(start: -2h) |> filter(fn: (r) => r._field == "expected") |> last()'
+    )
+    assert {row["symbol"] for row in found} == set(companies())
+    assert {row["symbol"] for row in found if row["_value"]} == set(SYMBOLS)
 
 
 def panel_of(name: str, title: str) -> dict[str, Any]:
@@ -506,9 +520,18 @@ def test_a_symbol_without_a_bar_of_the_session_is_stale(told: Told) -> None:
     bars = {"exchange": "EGX", "interval": "Daily"}
     assert told(
         market(True, HOUR),
-        *(("company", {"symbol": symbol}, {"listed": symbol != "GONE"}, 1) for symbol in ("HERE", "LATE", "GONE")),
+        *(
+            ("company", {"symbol": symbol}, {"expected": symbol != "GONE"}, 1)
+            for symbol in ("HERE", "MINUTES", "LATE", "WEEKS", "GONE")
+        ),
         ("stock_price", {"symbol": "HERE", **bars}, {"close": 1.0}, HOUR / 2),
+        # Tags order the series: "1 Minute" comes before "Daily", "5 Minute" too, and "Monthly" after.
+        ("stock_price", {"symbol": "HERE", **bars, "interval": "1 Minute"}, {"close": 1.0}, 2 * DAY),
+        ("stock_price", {"symbol": "MINUTES", **bars}, {"close": 1.0}, DAY),
+        ("stock_price", {"symbol": "MINUTES", **bars, "interval": "1 Minute"}, {"close": 1.0}, HOUR / 2),
         ("stock_price", {"symbol": "LATE", **bars}, {"close": 1.0}, DAY),
+        ("stock_price", {"symbol": "LATE", **bars, "interval": "Monthly"}, {"close": 1.0}, HOUR / 2),
+        ("stock_price", {"symbol": "WEEKS", **bars, "interval": "Weekly"}, {"close": 1.0}, 3 * DAY),
         ("stock_price", {"symbol": "GONE", **bars}, {"close": 1.0}, 9 * DAY),
     ) == {"egx-stale-symbol": {"LATE"}}
 

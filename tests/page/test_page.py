@@ -23,8 +23,10 @@ from selenium.webdriver import ActionChains, Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
+from connectors.sqlite import open_table
 from dataflows.bar import CAIRO
 from dataflows.calendar import egx
+from dataflows.live import TABLE
 from dataflows.reports import Figures, Report, write_report
 from tests.dataflows.jobs import ROOT, Folder, wait_for
 from tests.page.browser import browser, page, resize
@@ -301,6 +303,15 @@ def test_without_a_store_it_says_what_to_do_and_fills_by_itself(tmp_path: Path) 
         driver.find_element(By.TAG_NAME, "summary").click()
         wait_for(lambda: re.search(r"2026-10-08\s+COMI\s+Bars received\s+Daily: 0 of 1", body(driver)) is not None, "the row")
         wait_for(lambda: "There is no live store yet" in driver.find_element(By.TAG_NAME, "body").text, "the hint")
+        live = tmp_path / "data" / "live.sqlite"
+        live.parent.mkdir(exist_ok=True)
+        live.write_text("no database")
+        wait_for(lambda: f"The live store {live} cannot be read: file is not a database" in body(driver), "the error")
+        assert "There is no live store yet" not in body(driver)
+        live.unlink()
+        open_table(live, TABLE).close()
+        wait_for(lambda: "The live store has no daily or intraday bar with a price yet" in body(driver), "an empty store's hint")
+        wait_for(lambda: "cannot be read" not in body(driver), "no more error")
         assert folder.run("main").process.returncode == 0
         wait_for(lambda: "COMI" in rows(driver), "the market, without a reload")
         wait_for(lambda: "There is no live store yet" not in driver.find_element(By.TAG_NAME, "body").text, "no more hint")

@@ -36,7 +36,8 @@ REWRITES = (
     # Objects of the account and of loading, which fakesnow has not: it has no users to grant to and no S3 to read.
     (
         re.compile(
-            r"^(CREATE (OR REPLACE )?(WAREHOUSE|ROLE|STORAGE INTEGRATION|PIPE|TASK)|(ALTER|DROP) (PIPE|TASK)|GRANT"
+            r"^(CREATE (OR REPLACE )?(WAREHOUSE|ROLE|STORAGE INTEGRATION|PIPE|TASK)|(ALTER|DROP) (PIPE|TASK)"
+            r"|ALTER (WAREHOUSE|STORAGE INTEGRATION|STAGE)|GRANT"
             r"|COPY INTO EGX_DW.LANDING)\b.*",
             re.DOTALL,
         ),

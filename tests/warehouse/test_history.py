@@ -55,22 +55,41 @@ def test_tradingview_gives_the_interval_in_the_name() -> None:
 @pytest.mark.parametrize(
     ("name", "symbol"),
     [("batch/COMI/x.csv", "COMI"), ("batch/symbol=COMI/old/data.csv", "COMI"), ("batch/COMI.csv", "COMI"),
-     ("batch/COMI.CA.csv", "COMI"), ("batch/COMI Historical Data (1).csv", "COMI"), ("batch/prices.csv", None)],
+     ("batch/COMI.CA.csv", "COMI"), ("batch/COMI Historical Data (1).csv", "COMI"), ("batch/symbol=COMI/2024/x.csv", "COMI"),
+     ("batch/symbol=COMI/YAHOO/COMI.CA.csv", "COMI"), ("batch/COMI/2024.csv", "COMI"), ("batch/2024/EGX_DLY_COMI, 1D.csv", "COMI")],
 )  # fmt: skip
-def test_the_symbol_is_in_the_path(name: str, symbol: str | None) -> None:
+def test_the_symbol_is_in_the_path(name: str, symbol: str) -> None:
     assert symbol_of(name) == symbol
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("batch/prices.csv", "no folder is a symbol, nor is the start of the file's name"),
+        ("batch/2024/2024.csv", "no folder is a symbol, nor is the start of the file's name"),
+        ("batch/YAHOO/COMI.CA.csv", "the folders and the file's name say COMI and YAHOO: leave one symbol"),
+        ("batch/symbol=COMI/ETEL.csv", "the folders and the file's name say COMI and ETEL: leave one symbol"),
+        ("batch/symbol=comi/x.csv", "'comi' is not a symbol"),
+    ],
+)
+def test_a_path_that_does_not_say_one_symbol_is_rejected(name: str, reason: str) -> None:
+    (row,) = rows(name, INVESTING)
+    assert (row["reject_reason"], row["symbol"], row["archive_object"]) == (reason, None, name)
 
 
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
-        ("batch/prices.csv", INVESTING.encode(), "the file's name has no symbol"),
         ("batch/COMI.csv", b"a,b\n1,2\n", "the header is of no known site"),
         ("batch/COMI.csv", b"", "the file is empty"),
         ("batch/COMI.csv", b"\xff\xfe", "the file is not UTF-8"),
         ("batch/COMI.csv", INVESTING.replace("83.90", "x").encode(), "close 'x' is not a price"),
         ("batch/COMI.csv", INVESTING.replace("83.90", "0.00").encode(), "close '0.00' is not a price"),
+        ("batch/COMI.csv", INVESTING.replace("83.90", "83,90").encode(), "close '83,90' is not a price"),
+        ("batch/COMI.csv", INVESTING.replace("83.90", "1,83,900.5").encode(), "close '1,83,900.5' is not a price"),
         ("batch/COMI.csv", INVESTING.replace("1.25M", "1.25X").encode(), "volume '1.25X' is not a count"),
+        ("batch/COMI.csv", INVESTING.replace("1.25M", "1KM").encode(), "volume '1KM' is not a count"),
+        ("batch/COMI.csv", INVESTING.replace("1.25M", "1,25M").encode(), "volume '1,25M' is not a count"),
         ("batch/COMI.csv", YAHOO.split("\n")[0].encode() + b"\n2025-06-08,83.1\n", "2 cells under 7 columns"),
     ],
 )
@@ -83,6 +102,24 @@ def test_what_cannot_be_read_is_named(name: str, content: bytes, reason: str) ->
 def test_tradingview_s_other_intervals_are_not_taken_for_days(name: str) -> None:
     (row,) = rows(f"batch/{name}", TRADINGVIEW)
     assert row["reject_reason"].startswith("the interval in the file's name is none of 1D, 1W")
+
+
+def yahoo(days: list[dt.date]) -> list[dict]:
+    return rows("batch/ETEL.csv", "Date,Open,High,Low,Close,Volume\n" + "".join(f"{day},9,9,9,9,1\n" for day in days))
+
+
+@pytest.mark.parametrize(("apart", "said"), [(7, "7 days apart"), (30, "30 days apart")])
+def test_weekly_and_monthly_bars_are_not_taken_for_days(apart: int, said: str) -> None:
+    (row,) = yahoo([dt.date(2025, 1, 5) + dt.timedelta(apart * number) for number in range(4)])
+    assert said in row["reject_reason"]
+    assert row["reject_reason"].endswith("export daily ones")
+
+
+def test_days_around_holidays_are_still_days() -> None:
+    some = [dt.date(2025, 1, 5), dt.date(2025, 3, 2), dt.date(2025, 3, 3), dt.date(2025, 3, 5)]
+    few = [dt.date(2025, 1, 5), dt.date(2025, 3, 2), dt.date(2025, 6, 10)]
+    for days in (some, few):
+        assert [row["reject_reason"] for row in yahoo(days)] == [None] * len(days)
 
 
 @pytest.mark.parametrize(

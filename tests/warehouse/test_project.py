@@ -13,7 +13,11 @@ import duckdb
 import pytest
 from archives import bar, daily, deliver, trading_days
 from conftest import PROJECT, Warehouse
-from sqlmesh.utils.errors import PlanError
+from sqlmesh.core.dialect import parse
+from sqlmesh.core.model import SqlModel, load_sql_based_model
+from sqlmesh.utils.errors import LinterError, PlanError
+
+from warehouse.linter.json_paths import NoJsonPath
 
 SQLMESH = [str(Path(sys.executable).parent / "sqlmesh"), "-p", "warehouse"]
 
@@ -28,6 +32,17 @@ def sqlmesh(environment: dict[str, str], *arguments: str, folder: Path = PROJECT
     return subprocess.run([*SQLMESH, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=240)
 
 
+def extra_model(column: str) -> SqlModel:
+    """A model of the project's that selects this of a JSON record."""
+    text = "MODEL (name silver.extra, kind VIEW, dialect snowflake, audits (not_null(columns := (symbol))));\n"
+    model = load_sql_based_model(
+        parse(f"{text}SELECT {column} AS symbol FROM (SELECT PARSE_JSON('{{}}') AS record) AS r", default_dialect="snowflake"),
+        default_catalog="EGX_DW", dialect="snowflake", project="egx", path=PROJECT / "warehouse" / "models" / "silver" / "extra.sql",
+    )  # fmt: skip
+    assert isinstance(model, SqlModel)
+    return model
+
+
 def test_format_lint_and_unit_tests_are_content(make_warehouse) -> None:
     context = make_warehouse().context
     assert context.format(check=True)
@@ -35,30 +50,29 @@ def test_format_lint_and_unit_tests_are_content(make_warehouse) -> None:
     results = context.test()
     assert results.wasSuccessful()
     assert results.testsRun >= 19
-
-
-def test_the_rule_against_json_path_casts_finds_them(make_warehouse) -> None:
-    """`record:symbol::TEXT` yields the quotes too on DuckDB, so a model that says so does not pass the lint."""
-    from sqlglot import parse_one
-    from sqlmesh.core.dialect import parse
-    from sqlmesh.core.model import load_sql_based_model
-    from sqlmesh.utils.errors import LinterError
-
-    context = make_warehouse().context
-
-    def model(column: str):
-        assert parse_one(column, dialect="snowflake")
-        text = "MODEL (name silver.extra, kind VIEW, dialect snowflake, audits (not_null(columns := (symbol))));\n"
-        return load_sql_based_model(
-            parse(f"{text}SELECT {column} AS symbol FROM (SELECT PARSE_JSON('{{}}') AS record) AS r", default_dialect="snowflake"),
-            default_catalog="EGX_DW", dialect="snowflake", project="egx", path=PROJECT / "warehouse" / "models" / "silver" / "extra.sql",
-        )  # fmt: skip
-
-    context.upsert_model(model("JSON_EXTRACT_PATH_TEXT(r.record, 'symbol')::TEXT"))
-    assert context.lint_models() == []
-    context.upsert_model(model("r.record:symbol::TEXT"))
+    context.upsert_model(extra_model("r.record:symbol"))
     with pytest.raises(LinterError):
         context.lint_models()
+
+
+@pytest.mark.parametrize(
+    ("column", "is_found"),
+    [
+        ("JSON_EXTRACT_PATH_TEXT(r.record, 'symbol')::TEXT", False),
+        ("r.record:symbol::TEXT", True),
+        ("(r.record:symbol)::TEXT", True),
+        ("r.record['symbol']::TEXT", True),
+        ("TRY_CAST(r.record:symbol AS VARCHAR)", True),
+        ("TO_VARCHAR(r.record:symbol)", True),
+        ("GET(r.record, 'symbol')::TEXT", True),
+        ("GET_PATH(r.record, 'symbol')::TEXT", True),
+        ("r.record:symbol || ''", True),
+        ("UPPER(r.record:symbol)", True),
+    ],
+)
+def test_the_rule_against_json_paths_finds_them(column: str, is_found: bool) -> None:
+    """`record:symbol` as text yields the quotes too on DuckDB, so a model that says so does not pass the lint."""
+    assert (NoJsonPath(None).check_model(extra_model(column)) is not None) == is_found
 
 
 def test_a_plan_from_either_folder_publishes_gold_and_the_snapshot(environment: dict[str, str], tmp_path: Path) -> None:

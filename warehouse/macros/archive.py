@@ -24,8 +24,8 @@ def archive(evaluator, start: exp.Expression, end: exp.Expression):
         SQLMeshError: the archive cannot be reached.
     """
     if evaluator.gateway == "snowflake" or evaluator.runtime_stage == "testing":  # a unit test gives the landing table
-        lines = "SELECT DISTINCT line, archive_object, source_line, delivered_on FROM landing.stock_prices_archive"
-        return parse_one(lines, dialect="snowflake").subquery("archive")
+        lines = exp.select("COALESCE(line, '') AS line", "archive_object", "source_line", "delivered_on", dialect="snowflake")
+        return lines.distinct().from_("landing.stock_prices_archive").subquery("archive")
 
     nothing = (
         exp.select(

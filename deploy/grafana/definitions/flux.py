@@ -14,14 +14,17 @@ def leg_last(field: str) -> str:
     return last_of("pipeline", field) + ' |> keep(columns: ["_time", "_value", "leg"])'
 
 
+# A weekly or monthly bar starts before the session: it does not tell. First the last of each series, which InfluxDB finds without
+# reading them; of a symbol's, the newest: `group` puts one series after the other, whatever their times.
 STALE = "\n".join(
     (
         "expected = " + last_of("market", "expected_at", "-30d") + " |> findRecord(fn: (key) => true, idx: 0)",
-        'listed = from(bucket: v.defaultBucket) |> range(start: -30d) |> filter(fn: (r) => r._measurement == "company" and '
-        'r._field == "listed") |> last() |> filter(fn: (r) => r._value) |> group() |> findColumn(fn: (key) => true, column: "symbol")',
+        'awaited = from(bucket: v.defaultBucket) |> range(start: -30d) |> filter(fn: (r) => r._measurement == "company" and '
+        'r._field == "expected") |> last() |> filter(fn: (r) => r._value) |> group() |> findColumn(fn: (key) => true, column: "symbol")',
         'from(bucket: v.defaultBucket) |> range(start: -30d, stop: 1d) |> filter(fn: (r) => r._measurement == "stock_price" and '
-        'r._field == "close") |> group(columns: ["symbol"]) |> last(column: "_time")',
-        "  |> filter(fn: (r) => contains(value: r.symbol, set: listed))",
+        'r._field == "close" and r.interval != "Weekly" and r.interval != "Monthly") |> last() |> group(columns: ["symbol"]) '
+        '|> sort(columns: ["_time"]) |> last()',
+        "  |> filter(fn: (r) => contains(value: r.symbol, set: awaited))",
         "  |> map(fn: (r) => ({symbol: r.symbol, newest: r._time, stale: if float(v: int(v: r._time)) < expected._value * 1000000000.0 "
         "then 1 else 0}))",
         '  |> group() |> sort(columns: ["stale", "symbol"])',

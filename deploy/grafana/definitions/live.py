@@ -21,6 +21,7 @@ from deploy.grafana.definitions.panels import (
     values,
 )
 
+OF_DAYS = "Of Daily bars, whichever interval is chosen: without them there is no data here."
 _BARS = (
     "from(bucket: v.defaultBucket) |> range(start: v.timeRangeStart, stop: v.timeRangeStop) |> filter(fn: (r) => "
     'r._measurement == "stock_price" and r.exchange == "${exchange}" and r.interval == "${interval}")'
@@ -109,8 +110,24 @@ def live() -> dict[str, Any]:
             mappings=values(("closed", "gray"), ("open", UP)),
             options=ONE,
         ),
-        panel("stat", "Rising", counted(">"), (4, 0, 3, 4), color={"mode": "fixed", "fixedColor": UP}, options=ONE),
-        panel("stat", "Falling", counted("<"), (7, 0, 3, 4), color={"mode": "fixed", "fixedColor": DOWN}, options=ONE),
+        panel(
+            "stat",
+            "Rising",
+            counted(">"),
+            (4, 0, 3, 4),
+            description=OF_DAYS,
+            color={"mode": "fixed", "fixedColor": UP},
+            options=ONE,
+        ),
+        panel(
+            "stat",
+            "Falling",
+            counted("<"),
+            (7, 0, 3, 4),
+            description=OF_DAYS,
+            color={"mode": "fixed", "fixedColor": DOWN},
+            options=ONE,
+        ),
         panel(
             "stat",
             "Latency, p99",
@@ -134,6 +151,7 @@ def live() -> dict[str, Any]:
             "Symbols",
             _CHANGE + ' |> group() |> count(column: "last") |> rename(columns: {last: "_value"})',
             (19, 0, 5, 4),
+            description=OF_DAYS,
             options=ONE,
         ),
         panel(
@@ -155,16 +173,33 @@ def live() -> dict[str, Any]:
             options=CANDLES,
         ),
         panel(
-            "bargauge", "Top gainers", movers(True), (0, 14, 6, 8), unit="percent", decimals=2, thresholds=SIGNED, options=BARS
+            "bargauge",
+            "Top gainers",
+            movers(True),
+            (0, 14, 6, 8),
+            description=OF_DAYS,
+            unit="percent",
+            decimals=2,
+            thresholds=SIGNED,
+            options=BARS,
         ),
         panel(
-            "bargauge", "Top losers", movers(False), (6, 14, 6, 8), unit="percent", decimals=2, thresholds=SIGNED, options=BARS
+            "bargauge",
+            "Top losers",
+            movers(False),
+            (6, 14, 6, 8),
+            description=OF_DAYS,
+            unit="percent",
+            decimals=2,
+            thresholds=SIGNED,
+            options=BARS,
         ),
         panel(
             "bargauge",
             "Performance over 30 days",
             _MONTH + ' |> group() |> sort(columns: ["month"], desc: true)',
             (12, 14, 6, 8),
+            description=OF_DAYS,
             unit="percent",
             decimals=1,
             thresholds=SIGNED,
@@ -175,6 +210,7 @@ def live() -> dict[str, Any]:
             "Volume of the day",
             _VOLUME + ' |> group() |> sort(columns: ["volume"], desc: true)',
             (18, 14, 6, 8),
+            description=OF_DAYS,
             unit="short",
             options=BARS,
         ),
@@ -183,6 +219,7 @@ def live() -> dict[str, Any]:
             "Market",
             _SUMMARY,
             (0, 22, 16, 14),
+            description=OF_DAYS,
             transformations=[
                 titled(
                     symbol="Symbol",
@@ -210,7 +247,7 @@ def live() -> dict[str, Any]:
             "Newest bar of each symbol",
             STALE,
             (16, 22, 8, 14),
-            description="Stale: without a bar of the session whose bars must be there by the exchange's calendar.",
+            description="Stale: without a daily or intraday bar of the session that must be there by the exchange's calendar.",
             transformations=[titled(symbol="Symbol", newest="Newest bar", stale="State")],
             overrides=[
                 column(
