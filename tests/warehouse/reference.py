@@ -87,9 +87,9 @@ def daily_columns(bars: pd.DataFrame, factor: np.ndarray) -> pd.DataFrame:
     made["limit_down_price"] = [limit(value, "0.8", ROUND_CEILING) for value in made["previous_close"]]
     made["is_limit_up"] = (made["close_price"] >= made["limit_up_price"]).where(made["limit_up_price"].notna(), None)
     made["is_limit_down"] = (made["close_price"] <= made["limit_down_price"]).where(made["limit_up_price"].notna(), None)
-    made["has_unexplained_jump"] = (made["price_change"] > made["previous_close"] * 0.2 + 0.005) | (
-        made["price_change"] < -made["previous_close"] * 0.2 - 0.005
-    )
+    made["has_unexplained_jump"] = (made["price_change"].abs() > made["previous_close"] * 0.2 + 0.005) & (
+        adjusted.index.to_series().diff() <= pd.Timedelta(days=14)
+    ).to_numpy()
     made["trend_signal"] = np.select(
         [
             made["ma_30d"].isna(),
