@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 import talib
 
-EXACT = ("open_price", "high_price", "low_price", "close_price", "volume", "obv", "limit_up_price", "limit_down_price",
-         "is_limit_up", "is_limit_down", "has_unexplained_jump", "trend_signal", "volume_signal")  # fmt: skip
-ROUNDED = ("previous_close", "price_change", "price_change_pct", "price_range", "typical_price", "ma_7d", "ma_30d", "ma_200d",
-           "volume_ma_7d", "ema_12", "ema_26", "macd", "macd_signal", "macd_histogram", "rsi_14", "bollinger_middle",
-           "bollinger_upper", "bollinger_lower", "atr_14", "high_52w", "low_52w")  # fmt: skip
+EXACT = ("open_price", "high_price", "low_price", "close_price", "volume", "adj_volume", "obv", "limit_up_price",
+         "limit_down_price", "is_limit_up", "is_limit_down", "has_unexplained_jump", "trend_signal", "volume_signal")  # fmt: skip
+ROUNDED = ("adjustment_factor", "adj_open", "adj_high", "adj_low", "adj_close", "previous_close", "price_change",
+           "price_change_pct", "price_range", "typical_price", "ma_7d", "ma_30d", "ma_200d", "volume_ma_7d", "ema_12", "ema_26",
+           "macd", "macd_signal", "macd_histogram", "rsi_14", "bollinger_middle", "bollinger_upper", "bollinger_lower", "atr_14",
+           "high_52w", "low_52w")  # fmt: skip
 DECIMALS = 0.5e-4 + 2e-6  # both sides rounded to 4 decimals, adjusted prices to 8
 
 
@@ -71,6 +72,10 @@ def daily_columns(bars: pd.DataFrame, factor: np.ndarray) -> pd.DataFrame:
     for name in ("open", "high", "low", "close"):
         made[f"{name}_price"] = bars[name].to_numpy(float)
     made["volume"] = bars["volume"].to_numpy(float)
+    made["adjustment_factor"] = factor
+    for name in ("open", "high", "low", "close"):
+        made[f"adj_{name}"] = bars[name].to_numpy(float) * factor
+    made["adj_volume"] = adjusted["volume"].to_numpy()
     made["volume_ma_7d"] = adjusted["volume"].rolling(7).mean().to_numpy() * factor
     made["obv"] = (np.sign(change) * adjusted["volume"]).fillna(0).cumsum().to_numpy()
     made["rsi_14"] = talib.RSI(close, 14) if len(close) > 14 else few
@@ -82,9 +87,9 @@ def daily_columns(bars: pd.DataFrame, factor: np.ndarray) -> pd.DataFrame:
     made["limit_down_price"] = [limit(value, "0.8", ROUND_CEILING) for value in made["previous_close"]]
     made["is_limit_up"] = (made["close_price"] >= made["limit_up_price"]).where(made["limit_up_price"].notna(), None)
     made["is_limit_down"] = (made["close_price"] <= made["limit_down_price"]).where(made["limit_up_price"].notna(), None)
-    made["has_unexplained_jump"] = (made["price_change"] > made["previous_close"] * 0.2 + 0.005) | (
-        made["price_change"] < -made["previous_close"] * 0.2 - 0.005
-    )
+    made["has_unexplained_jump"] = (made["price_change"].abs() > made["previous_close"] * 0.2 + 0.005) & (
+        adjusted.index.to_series().diff() <= pd.Timedelta(days=14)
+    ).to_numpy()
     made["trend_signal"] = np.select(
         [
             made["ma_30d"].isna(),

@@ -12,6 +12,7 @@ from archives import Bar, bar, daily, deliver, trading_days
 from conftest import PROJECT, Warehouse
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from sqlmesh.utils.errors import PlanError
 
 TABLES = (
     "bronze.stock_prices_raw",
@@ -229,10 +230,15 @@ def test_runs_without_news_keep_all_rows_and_a_dead_feed_is_seen(make_warehouse)
     assert warehouse.rows(late.format("freshness", "")) == [("COMI", 1)]
 
 
-def test_an_unreachable_archive_stops_the_run(make_warehouse, tmp_path: Path) -> None:
+def test_an_unreachable_archive_stops_the_run_and_is_named(
+    make_warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     warehouse = make_warehouse(archive=tmp_path / "nowhere")
-    with pytest.raises(Exception, match="failed"):
+    failed: list[Exception] = []
+    monkeypatch.setattr(warehouse.context.console, "log_failed_models", failed.extend)
+    with pytest.raises(PlanError):
         warehouse.plan()
+    assert any(f"The archive {tmp_path / 'nowhere'} is not there" in str(failure.__cause__) for failure in failed)
     assert not list((tmp_path / "warehouse" / "gold").glob("*.parquet"))
 
 

@@ -17,7 +17,7 @@ MODEL (
     obv = 'On-balance volume (Granville 1963), in shares of today',
     high_52w = 'Highest high of the 52 weeks up to the day',
     limit_up_price = 'Highest price allowed: previous close + 20 % (since 2021-09-05), down to a tick',
-    has_unexplained_jump = 'TRUE where the close is over 20 % from the previous one, with no corporate action on record; before 2021-09-05 too, whose limit is not on record',
+    has_unexplained_jump = 'TRUE where the close is over 20 % from the previous one, with no corporate action on record; only where the previous row is at most 14 days before, for prices move that far in weeks; before 2021-09-05 too, whose limit is not on record',
     trend_signal = 'BULLISH: close > ma_7d > ma_30d; BEARISH: close < ma_7d < ma_30d; else NEUTRAL',
     volume_signal = 'HIGH: over 1.5 times volume_ma_7d; LOW: under half of it; else NORMAL'
   ),
@@ -36,6 +36,7 @@ WITH traded AS (
     (
       LAG(adj_close) OVER (PARTITION BY symbol ORDER BY trade_date)
     )::DOUBLE AS adj_previous,
+    LAG(trade_date) OVER (PARTITION BY symbol ORDER BY trade_date) AS previous_date,
     MIN(trade_date) OVER (PARTITION BY symbol) AS first_date
   FROM silver.stock_prices_daily
 ), windowed AS (
@@ -180,8 +181,11 @@ SELECT
     close_price <= limit_down_price
   )::BOOLEAN AS is_limit_down,
   COALESCE(
-    close_price > previous_close * 1.2 + 0.005
-    OR close_price < previous_close * 0.8 - 0.005,
+    DATEDIFF(DAY, previous_date, trade_date) <= 14
+    AND (
+      close_price > previous_close * 1.2 + 0.005
+      OR close_price < previous_close * 0.8 - 0.005
+    ),
     FALSE
   )::BOOLEAN AS has_unexplained_jump,
   CASE
