@@ -148,12 +148,14 @@ def test_a_blocking_audit_that_fails_keeps_gold_and_what_is_published_as_they_we
     assert warehouse.rows("SELECT volume FROM gold.fct_stock_daily_prices") == [(77,)]
     assert published().keys() == files.keys()
     assert all(published()[name][0] > files[name][0] for name in files)
-    # gold's own facts block too: prices over 0, no bar of the future
+    # gold's own facts block too: prices over 0, no bar of the future; and silver's: none that is made after its delivery
     for model, wrong in (
         ("gold.fct_stock_daily_prices", "low_price = 0"),
         ("gold.fct_stock_daily_prices", "trade_date = '2026-09-09'"),
         ("gold.fct_stock_intraday_prices", "low_price = 0"),
         ("gold.fct_stock_intraday_prices", "bar_time = '2026-09-08'"),
+        ("silver.stock_prices_streamed", "bar_time = '2099-01-05', ingested_at = '2099-01-05'"),
+        ("silver.stock_prices_streamed", "ingested_at = '2099-01-05'"),
     ):
         table = physical(warehouse, model)
         execute("BEGIN")
