@@ -187,7 +187,13 @@ def test_dev_shows_a_change_before_prod_has_it(make_warehouse, tmp_path: Path) -
     model = copy / "warehouse" / "models" / "gold" / "fct_stock_daily_prices.sql"
     model.write_text(model.read_text().replace("volume > 1.5 * volume_ma_7d", "volume > 0.9 * volume_ma_7d"))
     second = context()
+    staged = warehouse.folder / "gold.staging" / "dim_stock.parquet"
+    staged.touch()  # as if a run of prod were under way
     second.plan("dev", **plan, include_unmodified=True)
+    (publication,) = second.config.notification_targets
+    publication.notify_run_start(environment="dev")
+    publication.notify_run_end(environment="dev")
+    assert staged.exists()
     signal = "SELECT volume_signal, COUNT(*) FROM gold{}.fct_stock_daily_prices GROUP BY 1 ORDER BY 1 NULLS LAST"
     assert second.engine_adapter.fetchall(signal.format("")) == [("NORMAL", 2), (None, 6)]
     assert second.engine_adapter.fetchall(signal.format("__dev")) == [("HIGH", 2), (None, 6)]
