@@ -19,6 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 import locations
 import publishing
+import vanished  # noqa: F401 - now, for macros: when they run, this folder is no longer on the path
 from sqlmesh.core.config import (
     Config,
     DuckDBConnectionConfig,
@@ -31,7 +32,7 @@ from sqlmesh.utils.errors import ConfigError
 
 warehouse = locations.warehouse()
 if locations.archive().startswith("s3://"):
-    import s3_copy  # noqa: F401 - now, for macros: when they run, this folder is no longer on the path
+    import s3_copy  # noqa: F401 - as above
 publishing.folder().mkdir(parents=True, exist_ok=True)
 
 

@@ -234,6 +234,40 @@ def test_runs_without_news_keep_all_rows_and_a_dead_feed_is_seen(make_warehouse)
     assert warehouse.rows(late.format("freshness", "")) == [("COMI", 1)]
 
 
+def test_an_archive_that_has_gone_takes_nothing_out_of_bronze(make_warehouse, tmp_path: Path, caplog) -> None:
+    from warehouse.run import lost
+    from warehouse.run import run as run_all
+
+    warehouse = make_warehouse()
+    streaming = warehouse.archive / "streaming"
+    bronze = ["bronze.stock_prices_raw"]
+    warehouse.plan(execution_time=at(DAYS[0], 1), select_models=bronze)  # an empty archive is none that has gone
+    deliver(warehouse.archive, [daily("COMI", day, 80) for day in DAYS[:3]])
+    assert warehouse.run(at(DAYS[2], 14), bronze)
+    before = warehouse.table(bronze[0])
+    assert len(before) == 3
+    assert lost(warehouse.context, DAYS[2], 30) is None
+
+    streaming.rename(tmp_path / "away")
+    for _ in ("no folder", "a folder without a date"):
+        caplog.clear()
+        with caplog.at_level("INFO", "sqlmesh"):
+            assert not warehouse.run(at(DAYS[2], 15), bronze)
+        assert f"The archive {warehouse.archive} has no streaming/date=... folder, and bronze has 3 rows" in caplog.text
+        assert warehouse.table(bronze[0]) == before
+        streaming.mkdir(exist_ok=True)
+    streaming.rmdir()
+    (tmp_path / "away").rename(streaming)
+
+    (streaming / f"date={DAYS[1]}").rename(tmp_path / "away")
+    assert f"has fewer objects than bronze of {DAYS[1]} (0 of 1): mount" in (lost(warehouse.context, DAYS[2], 30) or "")
+    assert not run_all(warehouse.context, at(DAYS[2], 16), 30)
+    assert warehouse.table(bronze[0]) == before
+    (tmp_path / "away").rename(streaming / f"date={DAYS[1]}")
+    assert warehouse.run(at(DAYS[2], 17), bronze)
+    assert warehouse.table(bronze[0]) == before
+
+
 def test_an_unreachable_archive_stops_the_run(make_warehouse, tmp_path: Path) -> None:
     warehouse = make_warehouse(archive=tmp_path / "nowhere")
     with pytest.raises(Exception, match="failed"):
