@@ -171,6 +171,8 @@ def test_an_archive_on_s3_that_does_not_answer_stops_the_run_and_is_named(
 ) -> None:
     from sqlmesh.utils.errors import SQLMeshError
 
+    from warehouse.history import read_folder
+
     monkeypatch.syspath_prepend(str(PROJECT / "warehouse"))
     import s3_copy
 
@@ -181,3 +183,5 @@ def test_an_archive_on_s3_that_does_not_answer_stops_the_run_and_is_named(
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     with pytest.raises(SQLMeshError, match=r"The archive s3://nowhere/egx cannot be listed: .*check EGX_WAREHOUSE_ARCHIVE"):
         s3_copy.counts("s3://nowhere/egx", dt.date(2026, 9, 6), dt.date(2026, 9, 6))
+    with pytest.raises(SQLMeshError, match=r"The archive s3://nowhere/egx cannot be read: .*check EGX_WAREHOUSE_ARCHIVE"):
+        read_folder("s3://nowhere/egx", "MDY")
