@@ -118,7 +118,12 @@ def known(warehouse: Warehouse) -> dict[tuple[str, str, str], tuple[str, int]]:
     return {row[:3]: row[3:] for row in rows}
 
 
-@settings(max_examples=2, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.explicit, Phase.generate])
+# An example takes half a minute: two of them, 60 under the profile `long`.
+EXAMPLES = settings.default.max_examples // 50
+
+
+@pytest.mark.timeout(600 * EXAMPLES)
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.explicit, Phase.generate])
 @given(seed=st.integers(0, 2**32))
 def test_runs_equal_a_rebuild(seed: int) -> None:
     """Each example is a warehouse over 42 companies' histories. After each run it knows the latest version of each bar."""
