@@ -37,7 +37,7 @@ class Deliveries:
     """Random deliveries of many companies into an archive, each company a history of its own.
 
     New bars, corrections, replays of old versions, bars that contradict themselves and broken lines, under the date of the day or
-    an earlier one, and files of history that grow and are corrected.
+    an earlier one, and files of history that grow, are corrected and, those of days, taken away.
     """
 
     # Runs cost time, companies cost none: so one warehouse tries many histories. The first two change their names.
@@ -80,7 +80,13 @@ class Deliveries:
             self.offset += len(records)
 
     def file(self, now: dt.datetime) -> None:
-        """A company's file of days or minutes: a row more, and all of its prices anew."""
+        """A company's file of days or minutes: a row more, and all of its prices anew; or a file of days is taken away."""
+        of_days = [path for path in self.filed if path.stem == path.parent.name]
+        if of_days and self.random.random() < 0.3:
+            taken = self.random.choice(of_days)
+            taken.unlink()
+            del self.filed[taken]
+            return
         _, symbol = self.random.choice(self.COMPANIES)
         days = self.random.random() < 0.5
         path = self.archive / "batch" / symbol / (f"{symbol}.csv" if days else f"EGX_{symbol}, 1.csv")
