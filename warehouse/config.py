@@ -20,6 +20,7 @@ from urllib.parse import unquote, urlsplit
 
 import locations
 import publishing
+import vanished  # noqa: F401 - now, for macros: when they run, this folder is no longer on the path
 from sqlmesh.core.config import (
     Config,
     DuckDBConnectionConfig,
@@ -34,7 +35,7 @@ from sqlmesh.utils.errors import ConfigError
 warnings.filterwarnings("ignore", "(The argument 'infer_datetime_format'|errors='ignore') is deprecated")
 warehouse = locations.warehouse()
 if locations.archive().startswith("s3://"):
-    import s3_copy  # noqa: F401 - now, for macros: when they run, this folder is no longer on the path
+    import s3_copy  # noqa: F401 - as above
 publishing.folder().mkdir(parents=True, exist_ok=True)
 
 

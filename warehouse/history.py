@@ -22,6 +22,8 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+from sqlmesh.utils.errors import SQLMeshError
+
 INTERVALS = {"1D": "Daily", "1W": "Weekly", "1M": "Monthly", "1": "1 Minute", "5": "5 Minute", "30": "30 Minute"}
 SYMBOL = r"(?=[0-9._]*[A-Z])[A-Z0-9._]{1,20}"
 SUFFIXES = {"K": 10**3, "M": 10**6, "B": 10**9}
@@ -37,6 +39,7 @@ def read_folder(archive: str, date_order: str) -> list[Row]:
         date_order: MDY or DMY, for files of investing.com.
     Raises:
         ValueError: date_order is neither.
+        SQLMeshError: the archive is not there, or cannot be read.
     """
     if date_order not in ("MDY", "DMY"):
         raise ValueError(f"EGX_INVESTING_DATES is {date_order!r}: set it to MDY (12/31/2025) or DMY (31/12/2025)")
@@ -49,14 +52,17 @@ def csv_files(archive: str) -> t.Iterator[tuple[str, dt.datetime, bytes]]:
         import s3_copy
 
         bucket, root = s3_copy.place(archive)
-        s3 = s3_copy.client()
-        for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{root}batch/"):
-            for found in page.get("Contents", []):
-                if found["Key"].lower().endswith(".csv"):
-                    content = s3.get_object(Bucket=bucket, Key=found["Key"])["Body"].read()
-                    changed = found["LastModified"].astimezone(dt.UTC).replace(tzinfo=None)
-                    yield found["Key"].removeprefix(root), changed, content
+        with s3_copy.reached(archive, "read"):
+            s3 = s3_copy.client()
+            for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{root}batch/"):
+                for found in page.get("Contents", []):
+                    if found["Key"].lower().endswith(".csv"):
+                        content = s3.get_object(Bucket=bucket, Key=found["Key"])["Body"].read()
+                        changed = found["LastModified"].astimezone(dt.UTC).replace(tzinfo=None)
+                        yield found["Key"].removeprefix(root), changed, content
         return
+    if not Path(archive).is_dir():
+        raise SQLMeshError(f"The archive {archive} is not there: mount it, or set EGX_WAREHOUSE_ARCHIVE to a folder or s3://...")
     for path in sorted(Path(archive, "batch").rglob("*")):
         if path.suffix.lower() == ".csv" and path.is_file():
             changed = dt.datetime.fromtimestamp(path.stat().st_mtime, dt.UTC).replace(tzinfo=None)

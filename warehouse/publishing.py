@@ -12,6 +12,7 @@ import duckdb
 import locations
 import pyarrow as pa
 from sqlglot import exp
+from sqlmesh.core.constants import PROD
 from sqlmesh.core.model import Model
 from sqlmesh.core.notification_target import GenericNotificationTarget, NotificationEvent
 
@@ -59,24 +60,26 @@ class Publication(GenericNotificationTarget, frozen=True):
     )
 
     def notify_apply_start(self, environment: str, plan_id: str, *args: t.Any, **kwargs: t.Any) -> None:
-        self.begin()
+        self.begin(environment)
 
     def notify_run_start(self, environment: str, *args: t.Any, **kwargs: t.Any) -> None:
-        self.begin()
+        self.begin(environment)
 
     def notify_apply_end(self, environment: str, plan_id: str, *args: t.Any, **kwargs: t.Any) -> None:
-        self.publish()
+        self.publish(environment)
 
     def notify_run_end(self, environment: str, *args: t.Any, **kwargs: t.Any) -> None:
-        self.publish()
+        self.publish(environment)
 
-    def begin(self) -> None:
-        """What a failed run left there is no part of this one."""
-        shutil.rmtree(staging(), ignore_errors=True)
-        staging().mkdir(parents=True)
+    def begin(self, environment: str) -> None:
+        """What a failed run left there is no part of this one. Beside another environment's, a run of prod may be under way."""
+        if environment == PROD:
+            shutil.rmtree(staging(), ignore_errors=True)
+            staging().mkdir(parents=True)
 
-    def publish(self) -> None:
+    def publish(self, environment: str) -> None:
         """File by file, by renaming: a reader sees the old or the new."""
-        folder().mkdir(parents=True, exist_ok=True)
-        for file in staging().glob("*.parquet"):
-            file.replace(folder() / file.name)
+        if environment == PROD:
+            folder().mkdir(parents=True, exist_ok=True)
+            for file in staging().glob("*.parquet"):
+                file.replace(folder() / file.name)

@@ -6,7 +6,7 @@ where the settings are wrong.
 
 `sqlmesh run` alone reads the delivery dates since the last run and the one before. An object written later under an older
 date (the archive's writer was away for some days) would be missed; here each date's objects are counted against what
-bronze holds, and a date that has more is loaded again, with all that depends on it.
+bronze holds: a date that has more is loaded again, with all that depends on it, and where one has fewer nothing is run.
 """
 
 # ruff: noqa: S608 -- SQL of the project's own names and paths; no outsider's text is in it
@@ -28,48 +28,72 @@ BRONZE = "bronze.stock_prices_raw"
 FOLDER = Path(__file__).resolve().parent
 
 
-def late_dates(context: Context, today: dt.date, days: int) -> list[dt.date]:
-    """Delivery dates of the last `days` days, in order, of which the archive has objects that bronze has not."""
+def on_snowflake(context: Context) -> bool:
+    return bool(context.config.get_gateway(context.gateway).connection.type_ == "snowflake")
+
+
+def delivered(context: Context, first: dt.date, last: dt.date) -> dict[dt.date, int]:
+    """How many objects the archive has of each delivery date; Snowflake's is what has been loaded into its landing table."""
     import locations
 
-    first = today - dt.timedelta(days)
     root = locations.archive()
-    if context.config.get_gateway(context.gateway).connection.type_ == "snowflake":
+    if on_snowflake(context):
         there = "SELECT delivered_on, COUNT(DISTINCT archive_object) FROM landing.stock_prices_archive"
-        counted = dict(context.engine_adapter.fetchall(f"{there} WHERE delivered_on >= '{first}' GROUP BY delivered_on"))
-    elif "://" in root:
-        import s3_copy
-
-        counted = s3_copy.counts(root, first, today)
-    else:
-        asked = [first + dt.timedelta(number) for number in range(days + 1)]
-        counted = {day: sum(1 for _ in Path(root, "streaming", f"date={day}").glob("*/*.json")) for day in asked}
-    loaded = f"SELECT delivered_on, COUNT(DISTINCT archive_object) FROM {BRONZE}"
-    loaded += f" WHERE delivered_on >= '{first}' GROUP BY delivered_on"
-    held = dict(context.engine_adapter.fetchall(loaded))
-    return sorted(day for day, count in counted.items() if count > held.get(day, 0))
-
-
-def vanished(context: Context) -> str | None:
-    """What is wrong if the archive has not one delivery date where bronze has rows: a run would take the last ones out."""
-    import locations
-
-    if context.config.get_gateway(context.gateway).connection.type_ == "snowflake":
-        return None
-    root = locations.archive()
+        return dict(context.engine_adapter.fetchall(f"{there} WHERE delivered_on >= '{first}' GROUP BY delivered_on"))
     if "://" in root:
         import s3_copy
 
-        there = s3_copy.any_delivered(root)
-    else:
-        there = next(Path(root, "streaming").glob("date=*"), None) is not None
-    if there or not context.engine_adapter.table_exists(BRONZE):
+        return s3_copy.counts(root, first, last)
+    asked = [first + dt.timedelta(number) for number in range((last - first).days + 1)]
+    return {day: sum(1 for _ in Path(root, "streaming", f"date={day}").glob("*/*.json")) for day in asked}
+
+
+def held(context: Context, first: dt.date) -> dict[dt.date, int]:
+    """How many objects bronze holds of each delivery date from one on."""
+    loaded = f"SELECT delivered_on, COUNT(DISTINCT archive_object) FROM {BRONZE}"
+    return dict(context.engine_adapter.fetchall(f"{loaded} WHERE delivered_on >= '{first}' GROUP BY delivered_on"))
+
+
+def late_dates(context: Context, today: dt.date, days: int) -> list[dt.date]:
+    """Delivery dates of the last `days` days, in order, of which the archive has objects that bronze has not."""
+    first = today - dt.timedelta(days)
+    loaded = held(context, first)
+    return sorted(day for day, count in delivered(context, first, today).items() if count > loaded.get(day, 0))
+
+
+def lost(context: Context, today: dt.date, days: int) -> str | None:
+    """What is wrong if the archive has less than bronze: nothing at all, or fewer objects of one of the last `days` days.
+
+    A run that reads such a date takes the rows that are no longer there out of bronze. Snowflake's landing table loses nothing.
+    """
+    import locations
+    import vanished
+
+    if on_snowflake(context) or not context.engine_adapter.table_exists(BRONZE):
         return None
-    (rows,) = context.engine_adapter.fetchone(f"SELECT COUNT(*) FROM {BRONZE}")
-    if not rows:
+    root = locations.archive()
+    if not any_delivered(root):
+        return vanished.everything(context.engine_adapter, root)
+    first = today - dt.timedelta(days)
+    if not (loaded := held(context, first)):
         return None
-    what = f"The archive {root} has no streaming/date=... folder, and bronze has {rows:,} rows"
-    return f"{what}: mount it, or correct EGX_WAREHOUSE_ARCHIVE"
+    there = delivered(context, first, max(loaded))
+    fewer = [f"{day} ({there.get(day, 0)} of {count})" for day, count in sorted(loaded.items()) if there.get(day, 0) < count]
+    if not fewer:
+        return None
+    what = f"The archive {root} has fewer objects than bronze of {', '.join(fewer)}: mount the rest of it"
+    return (
+        f"{what}; if they were taken out on purpose, `sqlmesh -p warehouse plan --restate-model {BRONZE}` from and to those dates"
+    )
+
+
+def any_delivered(root: str) -> bool:
+    """Whether anything was ever delivered to the archive."""
+    if "://" in root:
+        import s3_copy
+
+        return s3_copy.any_delivered(root)
+    return next(Path(root, "streaming").glob("date=*"), None) is not None
 
 
 def publish_missing(context: Context) -> None:
@@ -81,11 +105,11 @@ def publish_missing(context: Context) -> None:
 
 def run(context: Context, now: dt.datetime, late_days: int) -> bool:
     """Plan, late dates, run up to a time (UTC). Returns False where something failed; the console says what."""
-    if (why := vanished(context)) is not None:
+    today = now.date()
+    if (why := lost(context, today, late_days)) is not None:
         print(why, file=sys.stderr, flush=True)
         return False
     context.plan(auto_apply=True, no_prompts=True, execution_time=now)
-    today = now.date()
     # Yesterday and today are read again by the run itself.
     late = [day for day in late_dates(context, today, late_days) if day < today - dt.timedelta(1)]
     if late:

@@ -123,7 +123,7 @@ def test_an_archive_on_s3_gives_the_rows_of_the_same_folder(
     make_warehouse, s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Lines, files of history, and an object that came late."""
-    from warehouse.run import late_dates, vanished
+    from warehouse.run import late_dates, lost
 
     local: Warehouse = make_warehouse("local")
     day = dt.date(2026, 9, 6)
@@ -134,9 +134,9 @@ def test_an_archive_on_s3_gives_the_rows_of_the_same_folder(
     )
     local.plan()
     expected = local.table("bronze.stock_prices_raw"), local.table("gold.fct_stock_daily_prices", but=["ingested_at"])
-    assert vanished(local.context) is None
+    assert lost(local.context, day, 3) is None
     (local.archive / "streaming").rename(local.archive / "elsewhere")
-    assert f"The archive {local.archive} has no streaming/date=... folder" in (vanished(local.context) or "")
+    assert f"The archive {local.archive} has no streaming/date=... folder" in (lost(local.context, day, 3) or "")
     (local.archive / "elsewhere").rename(local.archive / "streaming")
     local.close()
 
@@ -159,9 +159,9 @@ def test_an_archive_on_s3_gives_the_rows_of_the_same_folder(
         late = deliver(local.archive, [daily("SWDY", day, 60)], 900)[0]
         client.upload_file(str(late), bucket, f"egx/{late.relative_to(local.archive)}")
         assert late_dates(remote.context, day, 3) == [day]
-        assert vanished(remote.context) is None
+        assert lost(remote.context, day, 3) is None
         monkeypatch.setenv("EGX_WAREHOUSE_ARCHIVE", f"s3://{bucket}/mistyped")
-        assert "mistyped has no streaming/date=... folder, and bronze has" in (vanished(remote.context) or "")
+        assert "mistyped has no streaming/date=... folder, and bronze has" in (lost(remote.context, day, 3) or "")
     finally:
         remote.close()
 
@@ -170,6 +170,8 @@ def test_an_archive_on_s3_that_does_not_answer_stops_the_run_and_is_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from sqlmesh.utils.errors import SQLMeshError
+
+    from warehouse.history import read_folder
 
     monkeypatch.syspath_prepend(str(PROJECT / "warehouse"))
     import s3_copy
@@ -181,3 +183,5 @@ def test_an_archive_on_s3_that_does_not_answer_stops_the_run_and_is_named(
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     with pytest.raises(SQLMeshError, match=r"The archive s3://nowhere/egx cannot be listed: .*check EGX_WAREHOUSE_ARCHIVE"):
         s3_copy.counts("s3://nowhere/egx", dt.date(2026, 9, 6), dt.date(2026, 9, 6))
+    with pytest.raises(SQLMeshError, match=r"The archive s3://nowhere/egx cannot be read: .*check EGX_WAREHOUSE_ARCHIVE"):
+        read_folder("s3://nowhere/egx", "MDY")

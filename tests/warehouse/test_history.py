@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlmesh.utils.errors import SQLMeshError
 
 from warehouse.history import interval_of, price, read_file, read_folder, symbol_of, volume
 
@@ -202,6 +203,20 @@ def test_files_become_silver_rows_and_a_streamed_bar_wins(make_warehouse) -> Non
     )
     assert joined == [("OIH", "HISTORICAL"), ("OTMT", "STREAMING")]
 
+    bronze = "bronze.stock_prices_historical"
+    later = dt.datetime.now(dt.UTC) + dt.timedelta(hours=1)
+    assert len(warehouse.table(bronze)) == 6
+    warehouse.archive.rename(warehouse.folder / "away")
+    assert not warehouse.run(later, [bronze])  # nothing is taken out because the archive is away
+    (warehouse.folder / "away").rename(warehouse.archive)
+    assert len(warehouse.table(bronze)) == 6
+    for name in files:
+        (warehouse.archive / "batch" / name).unlink()
+    assert warehouse.run(later, [bronze])
+    assert warehouse.table(bronze) == []
 
-def test_a_folder_without_files_is_no_error(tmp_path: Path) -> None:
+
+def test_a_folder_without_files_is_no_error_and_none_is_one(tmp_path: Path) -> None:
     assert read_folder(str(tmp_path), "MDY") == []
+    with pytest.raises(SQLMeshError, match=f"The archive {tmp_path}/nowhere is not there: mount it"):
+        read_folder(str(tmp_path / "nowhere"), "MDY")

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from archives import Bar, bar, daily, deliver, trading_days
+from archives import Bar, bar, daily, deliver, iso, trading_days
 from conftest import PROJECT, Warehouse
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -38,7 +38,7 @@ class Deliveries:
     """Random deliveries of many companies into an archive, each company a history of its own.
 
     New bars, corrections, replays of old versions, bars that contradict themselves and broken lines, under the date of the day or
-    an earlier one, and files of history that grow and are corrected.
+    an earlier one, and files of history that grow, are corrected and, those of days, taken away.
     """
 
     # Runs cost time, companies cost none: so one warehouse tries many histories. The first two change their names.
@@ -81,7 +81,13 @@ class Deliveries:
             self.offset += len(records)
 
     def file(self, now: dt.datetime) -> None:
-        """A company's file of days or minutes: a row more, and all of its prices anew."""
+        """A company's file of days or minutes: a row more, and all of its prices anew; or a file of days is taken away."""
+        of_days = [path for path in self.filed if path.stem == path.parent.name]
+        if of_days and self.random.random() < 0.3:
+            taken = self.random.choice(of_days)
+            taken.unlink()
+            del self.filed[taken]
+            return
         _, symbol = self.random.choice(self.COMPANIES)
         days = self.random.random() < 0.5
         path = self.archive / "batch" / symbol / (f"{symbol}.csv" if days else f"EGX_{symbol}, 1.csv")
@@ -100,9 +106,13 @@ class Deliveries:
         """Object and line of each bar's latest version, from all lines that were ever delivered."""
         versions: dict[tuple[str, str, str], tuple[str, str, int]] = {}
         for path in (self.archive / "streaming").rglob("*.json"):
+            delivered = dt.date.fromisoformat(path.parent.parent.name.removeprefix("date="))
+            accepted_until = iso(at(delivered + dt.timedelta(2), 0))
             for number, line in enumerate(path.read_text().split("\n"), 1):
                 if line.startswith('{"') and (found := json.loads(line))["close"]:
                     start = found["datetime"]
+                    if found["ingestion_timestamp"] > accepted_until:  # a replay of what was not known then
+                        continue
                     key = (found["symbol"], found["interval"], start[:10] if found["interval"] == "Daily" else start)
                     version = (found["ingestion_timestamp"], path.relative_to(self.archive).as_posix(), number)
                     versions[key] = max(version, versions.get(key, version))
@@ -115,7 +125,12 @@ def known(warehouse: Warehouse) -> dict[tuple[str, str, str], tuple[str, int]]:
     return {row[:3]: row[3:] for row in rows}
 
 
-@settings(max_examples=2, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.explicit, Phase.generate])
+# An example takes half a minute: two of them, 60 under the profile `long`.
+EXAMPLES = settings.default.max_examples // 50
+
+
+@pytest.mark.timeout(600 * EXAMPLES)
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.explicit, Phase.generate])
 @given(seed=st.integers(0, 2**32))
 def test_runs_equal_a_rebuild(seed: int) -> None:
     """Each example is a warehouse over 42 companies' histories. After each run it knows the latest version of each bar."""
@@ -137,7 +152,8 @@ def test_runs_equal_a_rebuild(seed: int) -> None:
                 deliveries.deliver(at(day, hour - 1, 30), day - dt.timedelta(choose.randrange(2)))
                 deliveries.file(at(day, hour - 1))
                 if choose.random() < 0.15:  # what is older only by warehouse.run
-                    deliveries.deliver(at(day, hour), day - dt.timedelta(choose.randrange(2, 5)))
+                    past = day - dt.timedelta(choose.randrange(2, 5))
+                    deliveries.deliver(at(past, hour), past)
                     is_late = True
                 assert grown.run(at(day, hour), KEPT)
                 assert is_late or known(grown) == deliveries.latest()
@@ -228,6 +244,40 @@ def test_runs_without_news_keep_all_rows_and_a_dead_feed_is_seen(make_warehouse)
     companies = warehouse.rows("SELECT symbol, 0 FROM gold.dim_stock WHERE listing_status = 'listed' ORDER BY symbol")
     assert warehouse.rows(of_last) == companies  # COMI, and those that have never traded
     assert warehouse.rows(late.format("freshness", "")) == [("COMI", 1)]
+
+
+def test_an_archive_that_has_gone_takes_nothing_out_of_bronze(make_warehouse, tmp_path: Path, caplog) -> None:
+    from warehouse.run import lost
+    from warehouse.run import run as run_all
+
+    warehouse = make_warehouse()
+    streaming = warehouse.archive / "streaming"
+    bronze = ["bronze.stock_prices_raw"]
+    warehouse.plan(execution_time=at(DAYS[0], 1), select_models=bronze)  # an empty archive is none that has gone
+    deliver(warehouse.archive, [daily("COMI", day, 80) for day in DAYS[:3]])
+    assert warehouse.run(at(DAYS[2], 14), bronze)
+    before = warehouse.table(bronze[0])
+    assert len(before) == 3
+    assert lost(warehouse.context, DAYS[2], 30) is None
+
+    streaming.rename(tmp_path / "away")
+    for _ in ("no folder", "a folder without a date"):
+        caplog.clear()
+        with caplog.at_level("INFO", "sqlmesh"):
+            assert not warehouse.run(at(DAYS[2], 15), bronze)
+        assert f"The archive {warehouse.archive} has no streaming/date=... folder, and bronze has 3 rows" in caplog.text
+        assert warehouse.table(bronze[0]) == before
+        streaming.mkdir(exist_ok=True)
+    streaming.rmdir()
+    (tmp_path / "away").rename(streaming)
+
+    (streaming / f"date={DAYS[1]}").rename(tmp_path / "away")
+    assert f"has fewer objects than bronze of {DAYS[1]} (0 of 1): mount" in (lost(warehouse.context, DAYS[2], 30) or "")
+    assert not run_all(warehouse.context, at(DAYS[2], 16), 30)
+    assert warehouse.table(bronze[0]) == before
+    (tmp_path / "away").rename(streaming / f"date={DAYS[1]}")
+    assert warehouse.run(at(DAYS[2], 17), bronze)
+    assert warehouse.table(bronze[0]) == before
 
 
 def test_an_unreachable_archive_stops_the_run_and_is_named(

@@ -55,6 +55,7 @@ def market(tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[Warehouse]:
         daily("comi", LAST, 1), daily("COMI", "1989-01-01", 1), daily("COMI", "2025-12-07", 1, f"{LAST}T12:00:00Z"),
         daily("COMI", LAST, 0), daily("COMI", LAST, 1, volume=-1), {**daily("COMI", LAST, 1), "close": "N/A"},
         {**daily("COMI", LAST, 1), "datetime": "soon"}, {**daily("COMI", LAST, 1), "exchange": None},
+        daily("COMI", DAYS[1], 7, "2099-01-01T00:00:00Z"), daily("ETEL", "2099-01-05", 5),  # delivered before they were made
     ], 500, date=str(LAST))  # fmt: skip
     (archive / "streaming" / f"date={LAST}" / "symbol=COMI" / "120000000000-0-000000000000000600.json").write_bytes(b"\xff\xfe\n")
     naive = {**daily("TMGH", LAST, 55), "datetime": "2025-09-16T00:00:00", "new_field": {"a": 1}}
@@ -85,7 +86,8 @@ def test_what_is_no_bar_is_in_quarantine_with_its_place_and_reason(market: Wareh
     found = market.rows("SELECT reject_reason, source_line FROM bronze.stock_prices_quarantine ORDER BY ALL")
     assert sorted(reason for reason, _ in found) == sorted(
         ["not JSON", "not JSON", "no symbol", "no symbol", "symbol not allowed", "before 1990", "over a day ahead",
-         "open is not a price", "volume is not a count", "close is not a price", "datetime is not a time", "no exchange"]
+         "open is not a price", "volume is not a count", "close is not a price", "datetime is not a time", "no exchange",
+         "ingested after delivery", "ingested after delivery"]
     )  # fmt: skip
     objects = market.rows(
         "SELECT archive_object, record FROM bronze.stock_prices_quarantine WHERE reject_reason = 'not JSON' ORDER BY 2"

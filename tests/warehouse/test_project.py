@@ -162,12 +162,14 @@ def test_a_blocking_audit_that_fails_keeps_gold_and_what_is_published_as_they_we
     assert warehouse.rows("SELECT volume FROM gold.fct_stock_daily_prices") == [(77,)]
     assert published().keys() == files.keys()
     assert all(published()[name][0] > files[name][0] for name in files)
-    # gold's own facts block too: prices over 0, no bar of the future
+    # gold's own facts block too: prices over 0, no bar of the future; and silver's: none that is made after its delivery
     for model, wrong in (
         ("gold.fct_stock_daily_prices", "low_price = 0"),
         ("gold.fct_stock_daily_prices", "trade_date = '2026-09-09'"),
         ("gold.fct_stock_intraday_prices", "low_price = 0"),
         ("gold.fct_stock_intraday_prices", "bar_time = '2026-09-08'"),
+        ("silver.stock_prices_streamed", "bar_time = '2099-01-05', ingested_at = '2099-01-05'"),
+        ("silver.stock_prices_streamed", "ingested_at = '2099-01-05'"),
     ):
         table = physical(warehouse, model)
         execute("BEGIN")
@@ -199,7 +201,13 @@ def test_dev_shows_a_change_before_prod_has_it(make_warehouse, tmp_path: Path) -
     model = copy / "warehouse" / "models" / "gold" / "fct_stock_daily_prices.sql"
     model.write_text(model.read_text().replace("volume > 1.5 * volume_ma_7d", "volume > 0.9 * volume_ma_7d"))
     second = context()
+    staged = warehouse.folder / "gold.staging" / "dim_stock.parquet"
+    staged.touch()  # as if a run of prod were under way
     second.plan("dev", **plan, include_unmodified=True)
+    (publication,) = second.config.notification_targets
+    publication.notify_run_start(environment="dev")
+    publication.notify_run_end(environment="dev")
+    assert staged.exists()
     signal = "SELECT volume_signal, COUNT(*) FROM gold{}.fct_stock_daily_prices GROUP BY 1 ORDER BY 1 NULLS LAST"
     assert second.engine_adapter.fetchall(signal.format("")) == [("NORMAL", 2), (None, 6)]
     assert second.engine_adapter.fetchall(signal.format("__dev")) == [("HIGH", 2), (None, 6)]

@@ -21,7 +21,7 @@ def archive(evaluator, start: exp.Expression, end: exp.Expression):
     Both keep a line that is not JSON, so that bronze can name it; READ_JSON would drop it or stop.
 
     Raises:
-        SQLMeshError: the archive cannot be reached.
+        SQLMeshError: the archive cannot be reached, or has nothing where bronze has rows.
     """
     if evaluator.gateway == "snowflake" or evaluator.runtime_stage == "testing":  # a unit test gives the landing table
         lines = exp.select("COALESCE(line, '') AS line", "archive_object", "source_line", "delivered_on", dialect="snowflake")
@@ -42,13 +42,14 @@ def archive(evaluator, start: exp.Expression, end: exp.Expression):
         return nothing
 
     import locations  # here, because SQLMesh stores a macro's imports, and the paths must not be stored
+    import vanished
 
-    root = locations.archive()
+    archive = root = locations.archive()
     first, last = dt.date.fromisoformat(start.name), dt.date.fromisoformat(end.name)
     if "://" in root:
         import s3_copy
 
-        archive, root = root, f"{locations.warehouse()}/archive"
+        root = f"{locations.warehouse()}/archive"
         s3_copy.fetch(archive, Path(root), first, last)
     elif not Path(root).is_dir():
         raise SQLMeshError(
@@ -58,6 +59,8 @@ def archive(evaluator, start: exp.Expression, end: exp.Expression):
     there = {
         folder.name.removeprefix("date=") for folder in Path(streaming).glob("date=*") if next(folder.glob("*/*.json"), None)
     }
+    if not there and (why := vanished.everything(evaluator.engine_adapter, archive)):
+        raise SQLMeshError(why)
     days = sorted(day for day in there if str(first) <= day <= str(last))
     if not days:  # a glob that matches nothing is an error in DuckDB
         return nothing

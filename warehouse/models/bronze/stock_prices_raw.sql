@@ -68,16 +68,21 @@ WITH parsed AS (
     @UTC(bar_start) AS start_time,
     COALESCE(@UTC(ingestion_timestamp), object_time) AS ingested_at
   FROM fields
+), placed AS (
+  SELECT
+    *,
+    CASE
+      WHEN bar_interval = 'Daily'
+      THEN @OPENING(@CAIRO_DATE(start_time))
+      ELSE start_time
+    END AS bar_time
+  FROM typed
 )
 SELECT
   symbol::VARCHAR AS symbol,
   exchange::VARCHAR AS exchange,
   bar_interval::VARCHAR AS bar_interval,
-  CASE
-    WHEN bar_interval = 'Daily'
-    THEN @OPENING(@CAIRO_DATE(start_time))
-    ELSE start_time
-  END::TIMESTAMP AS bar_time,
+  bar_time::TIMESTAMP AS bar_time,
   open::VARCHAR AS open,
   high::VARCHAR AS high,
   low::VARCHAR AS low,
@@ -106,7 +111,10 @@ SELECT
     THEN 'before 1990'
     WHEN ingested_at IS NULL
     THEN 'no time of ingestion'
-    WHEN start_time > DATEADD(DAY, 1, ingested_at)
+    WHEN ingested_at > DATEADD(DAY, 2, delivered_on)
+    THEN 'ingested after delivery' /* it would win over every true correction */
+    WHEN bar_time > DATEADD(DAY, 1, ingested_at)
+    OR bar_time > DATEADD(DAY, 2, delivered_on)
     THEN 'over a day ahead'
     WHEN NOT open IS NULL AND COALESCE(TRY_CAST(open AS DECIMAL(18, 4)), 0) <= 0
     THEN 'open is not a price'
@@ -125,4 +133,4 @@ SELECT
   kafka_partition::INT AS kafka_partition,
   first_offset::BIGINT AS first_offset,
   delivered_on::DATE AS delivered_on
-FROM typed
+FROM placed

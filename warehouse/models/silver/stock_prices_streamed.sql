@@ -8,7 +8,8 @@ MODEL (
   grain (symbol, exchange, bar_interval, bar_time),
   audits (
     not_null(columns := (symbol, exchange, bar_interval, bar_time, ingested_at)),
-    unique_combination_of_columns(columns := (symbol, exchange, bar_interval, bar_time))
+    unique_combination_of_columns(columns := (symbol, exchange, bar_interval, bar_time)),
+    no_bars_of_the_future
   )
 );
 
