@@ -80,7 +80,7 @@ def two_processes(place: Place, rounds: int, bars: int) -> list[Row]:
     rates = statistics.median(two), "bars/s", statistics.median(one)
     return [
         Row("scaling", "two processes, beside one; the sink counts", *rates, ratio, ">= 1.8x", ratio >= 1.8),
-        Row("scaling", "the machine meanwhile, their start included", statistics.median(busy), "% of all cores"),
+        Row("scaling", "all cores meanwhile", statistics.median(busy), "%"),
     ]
 
 

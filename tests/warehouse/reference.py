@@ -90,11 +90,12 @@ def daily_columns(bars: pd.DataFrame, factor: np.ndarray) -> pd.DataFrame:
     made["has_unexplained_jump"] = (made["price_change"].abs() > made["previous_close"] * 0.2 + 0.005) & (
         adjusted.index.to_series().diff() <= pd.Timedelta(days=14)
     ).to_numpy()
+    shown = made[["ma_7d", "ma_30d", "volume_ma_7d"]].round(4)  # a tie is a tie, whatever the last bit says
     made["trend_signal"] = np.select(
         [
             made["ma_30d"].isna(),
-            (made["close_price"] > made["ma_7d"]) & (made["ma_7d"] > made["ma_30d"]),
-            (made["close_price"] < made["ma_7d"]) & (made["ma_7d"] < made["ma_30d"]),
+            (made["close_price"] > shown["ma_7d"]) & (shown["ma_7d"] > shown["ma_30d"]),
+            (made["close_price"] < shown["ma_7d"]) & (shown["ma_7d"] < shown["ma_30d"]),
         ],
         [None, "BULLISH", "BEARISH"],
         "NEUTRAL",
@@ -102,8 +103,8 @@ def daily_columns(bars: pd.DataFrame, factor: np.ndarray) -> pd.DataFrame:
     made["volume_signal"] = np.select(
         [
             made["volume"].isna() | made["volume_ma_7d"].isna(),
-            made["volume"] > 1.5 * made["volume_ma_7d"],
-            made["volume"] < 0.5 * made["volume_ma_7d"],
+            made["volume"] > 1.5 * shown["volume_ma_7d"],
+            made["volume"] < 0.5 * shown["volume_ma_7d"],
         ],
         [None, "HIGH", "LOW"],
         "NORMAL",

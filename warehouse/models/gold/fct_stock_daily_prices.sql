@@ -18,7 +18,7 @@ MODEL (
     high_52w = 'Highest high of the 52 weeks up to the day',
     limit_up_price = 'Highest price allowed: previous close + 20 % (since 2021-09-05), down to a tick',
     has_unexplained_jump = 'TRUE where the close is over 20 % from the previous one, with no corporate action on record; only where the previous row is at most 14 days before, for prices move that far in weeks; before 2021-09-05 too, whose limit is not on record',
-    trend_signal = 'BULLISH: close > ma_7d > ma_30d; BEARISH: close < ma_7d < ma_30d; else NEUTRAL',
+    trend_signal = 'BULLISH: close > ma_7d > ma_30d; BEARISH: close < ma_7d < ma_30d; else NEUTRAL; of the averages as they are shown',
     volume_signal = 'HIGH: over 1.5 times volume_ma_7d; LOW: under half of it; else NORMAL'
   ),
   grain (symbol, trade_date),
@@ -191,18 +191,18 @@ SELECT
   CASE
     WHEN ma_30d IS NULL
     THEN NULL
-    WHEN close_price > ma_7d AND ma_7d > ma_30d
+    WHEN close_price > ROUND(ma_7d, 4) AND ROUND(ma_7d, 4) > ROUND(ma_30d, 4)
     THEN 'BULLISH'
-    WHEN close_price < ma_7d AND ma_7d < ma_30d
+    WHEN close_price < ROUND(ma_7d, 4) AND ROUND(ma_7d, 4) < ROUND(ma_30d, 4)
     THEN 'BEARISH'
     ELSE 'NEUTRAL'
   END::VARCHAR AS trend_signal,
   CASE
     WHEN volume IS NULL OR volume_ma_7d IS NULL
     THEN NULL
-    WHEN volume > 1.5 * volume_ma_7d
+    WHEN volume > 1.5 * ROUND(volume_ma_7d, 4)
     THEN 'HIGH'
-    WHEN volume < 0.5 * volume_ma_7d
+    WHEN volume < 0.5 * ROUND(volume_ma_7d, 4)
     THEN 'LOW'
     ELSE 'NORMAL'
   END::VARCHAR AS volume_signal
