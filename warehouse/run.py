@@ -78,10 +78,12 @@ def lost(context: Context, today: dt.date, days: int) -> str | None:
     if not (loaded := held(context, first)):
         return None
     there = delivered(context, first, max(loaded))
-    fewer = [f"{day} ({there.get(day, 0)} of {count})" for day, count in sorted(loaded.items()) if there.get(day, 0) < count]
+    fewer = ", ".join(
+        f"{day} ({there.get(day, 0)} of {count})" for day, count in sorted(loaded.items()) if there.get(day, 0) < count
+    )
     if not fewer:
         return None
-    what = f"The archive {root} has fewer objects than bronze of {', '.join(fewer)}: mount the rest of it"
+    what = f"The archive {root} has fewer objects than bronze of {fewer}: mount the rest of it"
     return (
         f"{what}; if they were taken out on purpose, `sqlmesh -p warehouse plan --restate-model {BRONZE}` from and to those dates"
     )

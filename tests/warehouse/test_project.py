@@ -199,7 +199,7 @@ def test_dev_shows_a_change_before_prod_has_it(make_warehouse, tmp_path: Path) -
     first.plan(**plan)
     first.close()
     model = copy / "warehouse" / "models" / "gold" / "fct_stock_daily_prices.sql"
-    model.write_text(model.read_text().replace("volume > 1.5 * volume_ma_7d", "volume > 0.9 * volume_ma_7d"))
+    model.write_text(model.read_text().replace("volume > 1.5 * ROUND(", "volume > 0.9 * ROUND("))
     second = context()
     staged = warehouse.folder / "gold.staging" / "dim_stock.parquet"
     staged.touch()  # as if a run of prod were under way
