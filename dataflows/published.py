@@ -176,7 +176,8 @@ class Published:
         with self._connection:
             self._connection.executemany("INSERT OR REPLACE INTO versions VALUES (?, ?, ?)", noted)
             self._connection.executemany(
-                "UPDATE series SET newest = MAX(newest, ?) WHERE number = ?", [(start, series) for series, start in newest.items()]
+                "UPDATE series SET newest = MAX(newest, ?) WHERE number = ?",
+                [(start, series) for series, start in newest.items()],
             )
             self._connection.execute("INSERT OR REPLACE INTO stamped VALUES (?, ?)", (self._target, self._stamp.isoformat()))
         self._newest |= newest
