@@ -337,18 +337,20 @@ class _ReaderPartition(StatefulSourcePartition[tuple[str, Chunk], None]):
 
     def _good(self, partition: int, run: list[Message]) -> list[Message]:
         """What of a partition's messages is none of librdkafka's own, which tell of errors and ends."""
-        if any(map(Message.error, run)):
-            for message in run:
-                if (error := message.error()) is None:
-                    self._next[partition] = (message.offset() or 0) + 1
-                elif error.code() == KafkaError._PARTITION_EOF:
-                    self._next[partition] = message.offset() or 0  # past what is no message, such as a transaction's mark
-                    self._failing_since.pop(partition, None)
-                else:
-                    self._raise_for(error, partition)
-            return [message for message in run if message.error() is None]
-        self._next[partition] = (run[-1].offset() or 0) + 1
-        return run
+        if not any(map(Message.error, run)):
+            self._next[partition] = (run[-1].offset() or 0) + 1
+            return run
+        good = []
+        for message in run:
+            if (error := message.error()) is None:
+                good.append(message)
+                self._next[partition] = (message.offset() or 0) + 1
+            elif error.code() == KafkaError._PARTITION_EOF:
+                self._next[partition] = message.offset() or 0  # past what is no message, such as a transaction's mark
+                self._failing_since.pop(partition, None)
+            else:
+                self._raise_for(error, partition)
+        return good
 
     def _reached_the_end(self) -> bool:
         ends = self._source.until()
