@@ -98,6 +98,11 @@ def tag_values(tag: str, where: str = "true") -> str:
     )
 
 
+def ranking(title: str, query: str, box: tuple[int, int, int, int], **more: Any) -> dict[str, Any]:
+    """A bar for each symbol. :arg more: as of `panel`."""
+    return panel("bargauge", title, query, box, description=OF_DAYS, options=BARS, **more)
+
+
 def live() -> dict[str, Any]:
     chosen = _BARS + ' |> filter(fn: (r) => r._field == "close" and r.symbol =~ /^(${symbols:pipe})$/)'
     one = _BARS + ' |> filter(fn: (r) => r.symbol == "${symbol}")'
@@ -172,47 +177,18 @@ def live() -> dict[str, Any]:
             (12, 4, 12, 10),
             options=CANDLES,
         ),
-        panel(
-            "bargauge",
-            "Top gainers",
-            movers(True),
-            (0, 14, 6, 8),
-            description=OF_DAYS,
-            unit="percent",
-            decimals=2,
-            thresholds=SIGNED,
-            options=BARS,
-        ),
-        panel(
-            "bargauge",
-            "Top losers",
-            movers(False),
-            (6, 14, 6, 8),
-            description=OF_DAYS,
-            unit="percent",
-            decimals=2,
-            thresholds=SIGNED,
-            options=BARS,
-        ),
-        panel(
-            "bargauge",
+        ranking("Top gainers", movers(True), (0, 14, 6, 8), unit="percent", decimals=2, thresholds=SIGNED),
+        ranking("Top losers", movers(False), (6, 14, 6, 8), unit="percent", decimals=2, thresholds=SIGNED),
+        ranking(
             "Performance over 30 days",
             _MONTH + ' |> group() |> sort(columns: ["month"], desc: true)',
             (12, 14, 6, 8),
-            description=OF_DAYS,
             unit="percent",
             decimals=1,
             thresholds=SIGNED,
-            options=BARS,
         ),
-        panel(
-            "bargauge",
-            "Volume of the day",
-            _VOLUME + ' |> group() |> sort(columns: ["volume"], desc: true)',
-            (18, 14, 6, 8),
-            description=OF_DAYS,
-            unit="short",
-            options=BARS,
+        ranking(
+            "Volume of the day", _VOLUME + ' |> group() |> sort(columns: ["volume"], desc: true)', (18, 14, 6, 8), unit="short"
         ),
         panel(
             "table",
