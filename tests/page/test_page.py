@@ -85,6 +85,11 @@ def wider_than(driver: Chrome, width: int) -> int:
     return count
 
 
+def wait_for_tables_within(driver: Chrome, width: int) -> None:
+    resize(driver, width, 1000)
+    wait_for(lambda: wider_than(driver, width) == 0, f"every table within {width} pixels")
+
+
 def console_errors(driver: Chrome) -> list[str]:
     return [entry["message"] for entry in driver.get_log("browser") if entry["level"] == "SEVERE"]
 
@@ -317,8 +322,7 @@ def test_without_a_store_it_says_what_to_do_and_fills_by_itself(tmp_path: Path) 
         wait_for(lambda: "There is no live store yet" not in driver.find_element(By.TAG_NAME, "body").text, "no more hint")
         wait_for(lambda: "Breadth of the last sessions" in body(driver), "the breadth")
         for width in (820, 390):
-            resize(driver, width, 1000)
-            wait_for(lambda width=width: wider_than(driver, width) == 0, f"every table within {width} pixels")  # type: ignore[misc]
+            wait_for_tables_within(driver, width)
         assert console_errors(driver) == []
 
 
