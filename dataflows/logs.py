@@ -63,8 +63,9 @@ def say_error(text: str, error: BaseException | None = None) -> None:
 
 
 def say_progress(line: str) -> None:
-    """A progress line."""
+    """A progress line, in one write: what other threads and processes print does not come in between."""
     if in_json():
         log.info("%s", line)
     else:
-        print(line, file=sys.stderr, flush=True)
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
