@@ -278,6 +278,11 @@ class _ServerPartition(StatefulSinkPartition[Sequence[Point], None]):
         # Without a backlog nothing is won by leaving it for later.
         self._finish_but(_CALLS_AHEAD if len(kept) >= size else 0)
 
+    @property
+    def calls_underway(self) -> int:
+        """How many of the last calls' points are not known to be durable."""
+        return len(self._underway)
+
     def _finish_but(self, calls: int) -> None:
         """Waits until no more than the last `calls` are under way."""
         while len(self._underway) > calls:

@@ -568,6 +568,7 @@ class Writer:
         self._topic, self._stop = topic, stop
         self._delivered: dict[int, int] = {}
         self._failed: KafkaError | None = None
+        self._give_up_at: float | None = None
         self._where = client["bootstrap.servers"]
         self._producer = _open(
             Producer,
@@ -614,21 +615,25 @@ class Writer:
                 except BufferError:
                     self._producer.poll(0.05)
                     self._check()
+                    self._check_stop()
                 except KafkaException as error:
                     self._failed = error.args[0]
                     self._check()
 
     def wait(self) -> dict[int, int]:
         """Waits until the broker has all that was sent. Returns and raises as `write` does."""
-        stopping: float | None = None
         while self._producer.flush(0.1):
             self._check()
-            if self._stop.is_set():
-                stopping = stopping or time.monotonic() + 5
-                if time.monotonic() > stopping:
-                    raise Stopped(f"Kafka at {self._where} did not take {len(self._producer)} messages before the end")
+            self._check_stop()
         self._check()
         return self._delivered
+
+    def _check_stop(self) -> None:
+        """Raises Stopped a while after the process was asked to end."""
+        if self._stop.is_set():
+            self._give_up_at = self._give_up_at or time.monotonic() + 5
+            if time.monotonic() > self._give_up_at:
+                raise Stopped(f"Kafka at {self._where} did not take {len(self._producer)} messages before the end")
 
     def _check(self) -> None:
         if self._failed is None:
@@ -658,6 +663,11 @@ class _WriterPartition(StatefulSinkPartition[Sequence[Record], None]):
         self._writer.send(record for batch in values for record in batch)
         if self._sent < self._ahead_from:
             self._finish()
+
+    @property
+    def calls_underway(self) -> int:
+        """How many of the last calls' records are not known to be with the broker."""
+        return 1 if self._sent else 0
 
     def _finish(self) -> None:
         if self._sent:

@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from prometheus_client import (
@@ -126,6 +126,14 @@ class _Counted(Collector):
         yield GaugeMetricFamily("egx_start_time_seconds", "When the process started", value=self._started_at)
 
 
+class _Call(NamedTuple):
+    """A call of an output: when, on the monotonic clock, the ingestion time of its oldest record, and how many it has."""
+
+    begun: float
+    oldest: dt.datetime | None
+    records: int
+
+
 class Metrics:
     """The measurements of a process."""
 
@@ -136,7 +144,7 @@ class Metrics:
         histograms = {
             key: Histogram(name, text, ["leg"], buckets=buckets, registry=self.registry)
             for key, name, text, buckets in (
-                ("write", "egx_write_duration_seconds", "How long a write took", _SECONDS),
+                ("write", "egx_write_duration_seconds", "How long a write took, until it was durable", _SECONDS),
                 ("batch", "egx_write_batch_records", "Records a write", _RECORDS),
                 ("epoch", "egx_epoch_duration_seconds", "From one commit point to the next", _SECONDS),
                 (
@@ -200,37 +208,47 @@ class Metrics:
         size: Callable[[Any], int] = len,
         durable_at_snapshot: bool = False,
     ) -> Any:
-        """The output, with its writes timed.
+        """The output, with its writes timed: each from its call until the output knows that its records are durable.
+
+        An output whose calls return before that says in its partition's `calls_underway` how many of the last are not durable.
 
         :arg published: the ingestion time of the oldest record of one of its items' values.
         :arg size: the records of one of them.
-        :arg durable_at_snapshot: whether records are durable at the end of the epoch only.
+        :arg durable_at_snapshot: whether an epoch is written at its end: then its calls are one write, which begins there.
         """
         measured = self.legs[leg]
 
         def watch(partition: Any) -> None:
             write, end = partition.write_batch, partition.snapshot
-            waiting: list[tuple[dt.datetime | None, int]] = []
+            calls: deque[_Call] = deque()
 
-            def durable(begun: float) -> None:
-                measured.observe("write", time.monotonic() - begun)
-                measured.observe("batch", sum(number for _, number in waiting))
-                if times := [time for time, _ in waiting if time is not None]:
-                    measured.observe("latency", max(0.0, time.time() - min(times).timestamp()))
-                waiting.clear()
+            def durable(call: _Call) -> None:
+                measured.observe("write", time.monotonic() - call.begun)
+                measured.observe("batch", call.records)
+                if call.oldest is not None:
+                    measured.observe("latency", max(0.0, time.time() - call.oldest.timestamp()))
+
+            def settle() -> None:
+                while len(calls) > getattr(partition, "calls_underway", 0):
+                    durable(calls.popleft())
 
             def write_batch(values: list[Any]) -> None:
                 begun = time.monotonic()
                 write(values)
-                waiting.extend((published(value), size(value)) for value in values if value)
-                if waiting and not durable_at_snapshot:
-                    durable(begun)
+                if records := sum(size(value) for value in values):
+                    times = [at for value in values if value and (at := published(value)) is not None]
+                    calls.append(_Call(begun, min(times, default=None), records))
+                if not durable_at_snapshot:
+                    settle()
 
             def snapshot() -> Any:
                 begun = time.monotonic()
                 state = end()
-                if waiting:
-                    durable(begun)
+                if durable_at_snapshot and calls:
+                    times = [call.oldest for call in calls if call.oldest is not None]
+                    durable(_Call(begun, min(times, default=None), sum(call.records for call in calls)))
+                    calls.clear()
+                settle()
                 return state
 
             partition.write_batch, partition.snapshot = write_batch, snapshot

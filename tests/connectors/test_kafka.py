@@ -396,6 +396,16 @@ def test_asked_to_end_it_gives_up_after_a_while(nowhere: dict[str, Any], monkeyp
         Writer(nowhere, "t", stop=stop).write([Record(b"a", b"x")])
 
 
+def test_asked_to_end_it_gives_up_while_it_waits_for_space(nowhere: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    stop = threading.Event()
+    stop.set()
+    ticks = iter(range(0, 1_000_000, 3))
+    monkeypatch.setattr("connectors.kafka.time.monotonic", lambda: float(next(ticks)))
+    writer = Writer({**nowhere, "queue.buffering.max.messages": 1}, "t", stop=stop)
+    with pytest.raises(Stopped, match="did not take 1 messages"):
+        writer.send([Record(b"a", b"x")] * 2)
+
+
 def test_the_sink_writes_what_it_is_given_and_tells_how_much(client: dict[str, Any], topic: str) -> None:
     told: list[tuple[int, Mapping[int, int]]] = []
     sink = KafkaSink(client, topic, stop=threading.Event(), on_written=lambda count, ends: told.append((count, ends)))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import re
 import socket
 import threading
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +19,7 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from connectors.kafka import InProcessBroker, Record, Writer
-from dataflows.metrics import percentile
+from dataflows.metrics import Metrics, percentile
 from dataflows.reports import Report, read_reports
 from tests.dataflows.bars import message
 from tests.dataflows.jobs import Folder, Job, minute_bars, write_csv
@@ -53,6 +55,38 @@ def scrape(port: int) -> dict[str, Metric]:
 def values(metrics: dict[str, Metric], name: str, suffix: str = "") -> dict[str, float]:
     """Leg -> value."""
     return {sample.labels["leg"]: sample.value for sample in metrics[name].samples if sample.name == name + suffix}
+
+
+class Ahead:
+    """An output whose calls return while two of them are under way."""
+
+    def __init__(self) -> None:
+        self.calls_underway = 0
+
+    def build_part(self) -> Ahead:
+        return self
+
+    def write_batch(self, values: list[list[dt.datetime]]) -> None:
+        self.calls_underway = min(2, self.calls_underway + 1)
+
+    def snapshot(self) -> None:
+        self.calls_underway = 0
+
+
+def test_a_write_is_measured_until_it_is_durable_not_until_its_call_returns() -> None:
+    metrics = Metrics(["live"])
+    output = metrics.sink("live", Ahead(), min).build_part()
+    observed: list[tuple[str, float]] = []
+    metrics.legs["live"].observe = lambda key, value: observed.append((key, value))  # type: ignore[method-assign]
+    began = dt.datetime.now(dt.UTC)
+    for seconds, records in ((4, 1), (3, 2), (2, 3)):
+        output.write_batch([[began - dt.timedelta(seconds=seconds)] * records])
+    assert [(key, round(value, 1)) for key, value in observed] == [("write", 0), ("batch", 1), ("latency", 4)]
+    observed.clear()
+    time.sleep(0.2)
+    output.snapshot()
+    assert [round(value) for key, value in observed if key != "write"] == [2, 3, 3, 2]
+    assert all(value >= 0.2 for key, value in observed if key == "write")
 
 
 def all_written(folder: Folder, job: Job) -> None:
