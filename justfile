@@ -13,7 +13,7 @@ default: format-check lint types test
 # Make the virtual environment and install what requirements.lock says
 setup:
     @test -x {{py}} || uv venv --quiet --python {{python}} {{venv}}
-    @test {{venv}}/locked -nt requirements.lock || (uv pip install --quiet --python {{py}} --require-hashes -r requirements.lock && touch {{venv}}/locked)
+    @test {{venv}}/locked -nt requirements.lock || (uv pip install --quiet --compile-bytecode --python {{py}} --require-hashes -r requirements.lock && touch {{venv}}/locked)
 
 # A simulated session through the whole platform, the warehouse's plan applied, then what it made
 demo: setup
@@ -76,7 +76,7 @@ screenshots: setup
 # Install Airflow, as deploy/airflow/requirements.lock says, into an environment of its own
 airflow-install: setup
     @test -x {{airflow}}/bin/python || uv venv --quiet --python {{python}} {{airflow}}
-    @test {{airflow}}/locked -nt deploy/airflow/requirements.lock || (uv pip install --quiet --python {{airflow}}/bin/python --require-hashes -r deploy/airflow/requirements.lock && touch {{airflow}}/locked)
+    @test {{airflow}}/locked -nt deploy/airflow/requirements.lock || (uv pip install --quiet --compile-bytecode --python {{airflow}}/bin/python --require-hashes -r deploy/airflow/requirements.lock && touch {{airflow}}/locked)
 
 # Test the DAGs of deploy/airflow in a real Airflow
 airflow: airflow-install

@@ -1,4 +1,4 @@
-"""Flows that only the benchmarks run: `python -m bytewax.run bench.flows:counting` and `bench.flows:feeding`."""
+"""Flows that only the benchmarks run: `python -m bytewax.run bench.flows:counting`, `:feeding` and `:offering`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from pathlib import Path
 
 from bytewax.dataflow import Dataflow
 
+from bench.bars import SYMBOLS, messages
 from connectors.influxdb import Server
 from dataflows import process
-from dataflows.bar import Bar
+from dataflows.bar import Bar, decode
 from dataflows.ingest import ingest
 from dataflows.live import live
 from dataflows.settings import Settings
+from dataflows.sources.replay import BATCH
 
 FEED_SECONDS = 3600
 
@@ -66,5 +68,19 @@ def feeding() -> Dataflow:
                 Bar(f"S{number:05d}", "EGX", "1 Minute", now, 83.1, 84.0, 82.75, 83.9, 1_250_000, source="bench", is_final=True)
                 for number in range(symbols)
             ]
+
+    return process.start(ingest=lambda flow, run: ingest(flow, run, poll))
+
+
+def offering() -> Dataflow:
+    """The ingest leg on a source that has $BENCH_BARS bars ready; when it began to hand them out is in the file $BENCH_BEGAN."""
+    now = dt.datetime.now(dt.UTC)
+    ready = messages(int(os.environ["BENCH_BARS"]), SYMBOLS, now - dt.timedelta(days=3))
+    bars = [bar for record in ready if isinstance(bar := decode(record.value, now), Bar)]
+
+    def poll(stop: threading.Event) -> Iterator[list[Bar]]:
+        Path(os.environ["BENCH_BEGAN"]).write_text(f"{time.time()} {time.process_time()}")
+        for first in range(0, len(bars), BATCH):
+            yield bars[first : first + BATCH]
 
     return process.start(ingest=lambda flow, run: ingest(flow, run, poll))

@@ -1,68 +1,92 @@
-"""The ingest leg's own work."""
+"""The ingest leg on bars that are ready."""
 
 from __future__ import annotations
 
 import datetime as dt
 import statistics
-import threading
+import sys
 import time
-from typing import Any
 
 from confluent_kafka import Producer
 
-from bench.bars import messages
+from bench.bars import SYMBOLS, messages
 from bench.place import Place, Row
-from connectors.kafka import KafkaSink
+from bench.process import ended
+from connectors.kafka import Record
 from dataflows import process
 from dataflows.bar import Bar, decode
-from dataflows.ingest import AHEAD_FROM, to_records
 from dataflows.published import Published
 from dataflows.sources.replay import BATCH
+from tests.servers.legs import ends
+
+OFFERING = [sys.executable, "-m", "bytewax.run", "bench.flows:offering"]
 
 
 def against_producing(place: Place, rounds: int) -> list[Row]:
-    """New bars -> remembered, stamped, encoded -> Kafka, against confluent-kafka's own loop over ready messages.
+    """New bars of a source that has them ready -> Kafka: the whole process, from the first that it takes until it has ended,
+    beside confluent-kafka's own loop over ready messages with the same properties (acks=all, idempotent, zstd).
 
-    Both with the same properties (acks=all, idempotent, zstd) and both waiting for every delivery; a second pass of the same
-    bars shows what a poll costs in which nothing has changed.
+    Both wait for every delivery. The same bars once more show what a poll costs in which nothing has changed.
     """
-    process.collect_seldom()  # as the leg's process does
-    count = min(place.bars, 100_000)
-    now = dt.datetime.now(dt.UTC)
-    ready = list(messages(count, 250, now - dt.timedelta(days=1)))
-    bars = [bar for record in ready if isinstance(bar := decode(record.value, now), Bar)]
-    place.fill("ingested", 0)
-    client: dict[str, Any] = {"bootstrap.servers": place.kafka.address}
-    ours, alone, unchanged = [], [], []
+    start = dt.datetime.now(dt.UTC) - dt.timedelta(days=3)
+    ready = list(messages(place.bars, SYMBOLS, start))
+    ours, alone, cpus = [], [], []
     for number in range(rounds):
-        producer = Producer({**client, "acks": "all", "enable.idempotence": True, "linger.ms": 5, "compression.type": "zstd"})
-        began = time.perf_counter()
-        for record in ready:
-            while True:
-                try:
-                    producer.produce("ingested", record.value, record.key)
-                    break
-                except BufferError:
-                    producer.poll(0.01)
-        producer.flush()
-        alone.append(time.perf_counter() - began)
-        published = Published(place.folder / f"published{number}.sqlite", "bench", lambda ends: True)
-        sink = KafkaSink(client, "ingested", stop=threading.Event(), ahead_from=AHEAD_FROM, on_written=published.written)
-        writer = sink.build_part("", "0", None)
-        began = time.perf_counter()
-        for first in range(0, count, BATCH):
-            stamped = published.stamp(published.changed(bars[first : first + BATCH]), now)
-            writer.write_batch([to_records(stamped)])
-        writer.snapshot()
-        ours.append(time.perf_counter() - began)
-        began = time.perf_counter()
-        for first in range(0, count, BATCH):
-            if published.changed(bars[first : first + BATCH]):
-                raise RuntimeError("a bar that has not changed is taken for a new one")
-        unchanged.append((time.perf_counter() - began) / count * 1e6)
+        alone.append(_produce(place, ready))
+        name = f"ingest{number}"
+        place.fill(name, 0)
+        began = place.folder / f"{name}.began"
+        settings = place.settings(name, name) | {"BENCH_BARS": str(place.bars), "BENCH_BEGAN": str(began)}
+        cpu_seconds = ended(OFFERING, settings)
+        at, cpu = map(float, began.read_text().split())
+        ours.append(time.time() - at)
+        cpus.append((cpu_seconds - cpu) / place.bars * 1e6)
+        if (written := sum(ends(place.kafka.address, name).values())) != place.bars:
+            raise RuntimeError(f"{written} of {place.bars} bars are in the topic")
     ratio = statistics.median(b / a for a, b in zip(ours, alone, strict=True))
-    rate, peer = count / statistics.median(ours), count / statistics.median(alone)
+    rate, peer = place.bars / statistics.median(ours), place.bars / statistics.median(alone)
     return [
         Row("ingest", "new bars to Kafka, beside a bare produce loop", rate, "bars/s", peer, ratio, ">= 0.6x", ratio >= 0.6),
-        Row("ingest", "a polled bar that has not changed", statistics.median(unchanged), "us"),
+        Row("ingest", "CPU a bar, without the source", statistics.median(cpus), "us"),
+        Row("ingest", "a polled bar that has not changed", _unchanged(place, ready), "us"),
     ]
+
+
+def _produce(place: Place, ready: list[Record]) -> float:
+    """Seconds that a bare producer takes."""
+    place.fill("produced", 0)
+    producer = Producer(
+        {
+            "bootstrap.servers": place.kafka.address,
+            "acks": "all",
+            "enable.idempotence": True,
+            "linger.ms": 5,
+            "compression.type": "zstd",
+        }
+    )
+    began = time.perf_counter()
+    for record in ready:
+        while True:
+            try:
+                producer.produce("produced", record.value, record.key)
+                break
+            except BufferError:
+                producer.poll(0.01)
+    producer.flush()
+    return time.perf_counter() - began
+
+
+def _unchanged(place: Place, ready: list[Record]) -> float:
+    """Microseconds for a bar that was published before, in the same version."""
+    process.collect_seldom()  # as the leg's process does
+    now = dt.datetime.now(dt.UTC)
+    bars = [bar for record in ready[:100_000] if isinstance(bar := decode(record.value, now), Bar)]
+    batches = [bars[first : first + BATCH] for first in range(0, len(bars), BATCH)]
+    published = Published(place.folder / "unchanged.sqlite", "bench", lambda ends: True)
+    for batch in batches:
+        published.stamp(published.changed(batch), now)
+        published.written(len(batch), {})
+    began = time.perf_counter()
+    if any(published.changed(batch) for batch in batches):
+        raise RuntimeError("a bar that has not changed is taken for a new one")
+    return (time.perf_counter() - began) / len(bars) * 1e6

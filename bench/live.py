@@ -6,10 +6,11 @@ import datetime as dt
 import gzip
 import statistics
 import time
-import urllib.request
+
+import urllib3
 
 from bench import telegraf
-from bench.place import TOPIC, Place, Row
+from bench.place import TOPIC, Place, Row, cpu_of
 from bench.process import Usage, leg, until
 from connectors.influxdb import lines
 from connectors.kafka import Chunk
@@ -25,7 +26,7 @@ def against_telegraf(place: Place, rounds: int) -> list[Row]:
     servers: dict[str, list[float]] = {"ours": [], "theirs": []}
     for number in range(rounds):
         name = f"live{number}"
-        with place.influxdb_cpu(servers["ours"]):
+        with cpu_of(place.influxdb, servers["ours"]):
             ours.append(until(leg("live"), place.settings(name), place.queryable(name)))
         peer = f"telegraf{number}"
         place.make_bucket(peer)
@@ -33,7 +34,7 @@ def against_telegraf(place: Place, rounds: int) -> list[Row]:
         path.write_text(
             telegraf.configuration(place.kafka.address, TOPIC, peer, place.influxdb.url, place.token, place.org, peer)
         )
-        with place.influxdb_cpu(servers["theirs"]):
+        with cpu_of(place.influxdb, servers["theirs"]):
             theirs.append(until([program, "--config", str(path)], {}, place.queryable(peer)))
     faster = statistics.median(b.wall_seconds / a.wall_seconds for a, b in zip(ours, theirs, strict=True))
     rate, peer_rate = (place.bars / statistics.median(u.wall_seconds for u in usages) for usages in (ours, theirs))
@@ -49,7 +50,7 @@ def against_telegraf(place: Place, rounds: int) -> list[Row]:
 
 
 def against_ready_lines(place: Place, rounds: int) -> list[Row]:
-    """The live leg against one client that sends ready gzip bodies of 5,000 lines."""
+    """The live leg against one client that sends ready gzip bodies of 5,000 lines over one connection."""
     bodies: list[bytes] = []
     now = dt.datetime.now(dt.UTC)
 
@@ -64,9 +65,12 @@ def against_ready_lines(place: Place, rounds: int) -> list[Row]:
         place.make_bucket(name)
         url = f"{place.influxdb.url}/api/v2/write?org={place.org}&bucket={name}&precision=us"
         headers = {"Authorization": f"Token {place.token}", "Content-Encoding": "gzip"}
+        client = urllib3.PoolManager(retries=False)
         began = time.perf_counter()
         for body in bodies:
-            urllib.request.urlopen(urllib.request.Request(url, body, headers)).close()
+            answer = client.request("POST", url, body=body, headers=headers)
+            if answer.status != 204:
+                raise RuntimeError(f"InfluxDB answered {answer.status}: {answer.data.decode()}")
         done = place.queryable(name)
         while not done():
             time.sleep(0.02)

@@ -15,6 +15,7 @@ from confluent_kafka import Consumer, TopicPartition
 from bench.bars import SYMBOLS, fill
 from connectors.influxdb import Server
 from connectors.kafka import Chunk
+from tests.servers import process
 from tests.servers.influxdb import Influxdb
 from tests.servers.kafka import Kafka
 from tests.servers.legs import committed, ends
@@ -123,17 +124,6 @@ class Place:
         some = " and r.symbol =~ /S0000[0-7]/"
         return seldom(lambda: counted(some) >= 8 * (self.bars // SYMBOLS) and counted() >= self.bars)
 
-    @contextmanager
-    def influxdb_cpu(self, seconds: list[float]) -> Iterator[None]:
-        """Adds InfluxDB's user and system time within."""
-        process = self.influxdb.process
-        if process is None:
-            raise RuntimeError("InfluxDB has ended")
-        before = process.cpu_times()
-        yield
-        after = process.cpu_times()
-        seconds.append(after.user + after.system - before.user - before.system)
-
     def all_committed(self, group: str, topic: str = TOPIC) -> Callable[[], bool]:
         """Whether a group has committed the topic's ends."""
         goal = ends(self.kafka.address, topic)
@@ -151,6 +141,17 @@ class Place:
             if got:
                 each(Chunk(TOPIC, 0, got))
         consumer.close()
+
+
+@contextmanager
+def cpu_of(server: process.Server, seconds: list[float]) -> Iterator[None]:
+    """Adds a server's user and system time within."""
+    if server.process is None:
+        raise RuntimeError(f"{server.name} has ended")
+    before = server.process.cpu_times()
+    yield
+    after = server.process.cpu_times()
+    seconds.append(after.user + after.system - before.user - before.system)
 
 
 def seldom(condition: Callable[[], bool], seconds: float = 0.2) -> Callable[[], bool]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 import threading
@@ -29,10 +30,9 @@ class Started:
     """A running command; ended by SIGTERM when the block is left."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("EGX_", "AWS_", "BENCH_"))}
         self.began = time.perf_counter()
         self._process = subprocess.Popen(
-            command, cwd=PROJECT, env={**inherited, **environment}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            command, cwd=PROJECT, env=_environment(environment), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
         self._command, self._errors = " ".join(command), list[str]()
         threading.Thread(target=lambda: self._errors.extend(self._process.stderr or ()), daemon=True).start()
@@ -43,6 +43,13 @@ class Started:
 
     def __exit__(self, *_: object) -> None:
         self.end()
+
+    def pin(self, number: int) -> None:
+        """Keeps the process, and the threads that it will start, to one of the cores that this one may use; only Linux can."""
+        if not hasattr(os, "sched_setaffinity"):
+            return
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(self._process.pid, {cores[number % len(cores)]})
 
     def ask_to_end(self) -> None:
         self._process.terminate()
@@ -93,6 +100,25 @@ def until(
             process.end()
             wall = time.perf_counter() - process.began
         return Usage(wall, cpu, process.peak_mb)
+
+
+def ended(command: Sequence[str], environment: Mapping[str, str], *, timeout: float = 300) -> float:
+    """Runs a command to its own end; the CPU seconds that it took. Raises RuntimeError where it fails."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(
+        command, cwd=PROJECT, env=_environment(environment), capture_output=True, text=True, timeout=timeout, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}: {done.stderr[-2000:]}")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def _environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """What a measured process gets: nothing of the settings that may be set here, and byte code that stays, as Python's does."""
+    ours = ("EGX_", "AWS_", "BENCH_", "PYTHONDONTWRITEBYTECODE")
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    return {**inherited, **environment}
 
 
 def leg(name: str, *options: str) -> list[str]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import psutil
 
-from bench.place import Place, Row
+from bench.place import Place, Row, cpu_of
 from bench.process import Started
 from tests.servers.process import free_port
 
@@ -30,8 +30,26 @@ class Count:
     lines: int
 
 
-def counts(place: Place, topic: str, bars: int, processes: int = 1) -> list[list[Count]]:
-    """Runs the counting leg until it has counted `bars`; each process's requests in their order."""
+@dataclass
+class Counted:
+    """What the processes of one run counted: each one's requests in their order; and the largest process's memory."""
+
+    processes: list[list[Count]]
+    peak_mb: float
+
+    def rate(self) -> float:
+        """Lines a second from the first request of any process to the last of any; the first ones themselves are not counted."""
+        first, last = min(one[0].at for one in self.processes), max(one[-1].at for one in self.processes)
+        return sum(count.lines for one in self.processes for count in one[1:]) / (last - first)
+
+    def cpu_a_line(self) -> float:
+        """Microseconds of CPU a line, from the first request to the last: the start is not in it."""
+        cpu = sum(one[-1].cpu - one[0].cpu for one in self.processes)
+        return cpu / sum(count.lines for one in self.processes for count in one[1:]) * 1e6
+
+
+def counts(place: Place, topic: str, bars: int, processes: int = 1, *, pinned: bool = False) -> Counted:
+    """Runs the counting leg until it has counted `bars`. :arg pinned: each process on a core of its own."""
     name = f"count{uuid.uuid4().hex[:8]}"
     settings = place.settings(name, topic, EGX_KAFKA__READERS=str(processes)) | {"BENCH_COUNTS": str(place.folder / name)}
     addresses = ";".join(f"127.0.0.1:{free_port()}" for _ in range(processes))
@@ -48,60 +66,66 @@ def counts(place: Place, topic: str, bars: int, processes: int = 1) -> list[list
             stack.enter_context(Started([*COUNTING, *(["-i", str(number), "-a", addresses] if processes > 1 else [])], settings))
             for number in range(processes)
         ]
+        if pinned:
+            for number, one in enumerate(started):
+                one.pin(number)
         started[0].wait_for(lambda: sum(count.lines for one in read() for count in one) >= bars)
         found = list(read())
         for one in started:
             one.ask_to_end()  # all at once: one alone would wait for the others
-    return [one for one in found if one]
-
-
-def rate(found: list[list[Count]]) -> float:
-    """Lines a second from the first request of any process to the last of any; the first ones themselves are not counted."""
-    first, last = min(one[0].at for one in found), max(one[-1].at for one in found)
-    return sum(count.lines for one in found for count in one[1:]) / (last - first)
-
-
-def cpu_a_line(found: list[list[Count]]) -> float:
-    """Microseconds of CPU a line, from the first request to the last: the start is not in it."""
-    (one,) = found
-    return (one[-1].cpu - one[0].cpu) / sum(count.lines for count in one[1:]) * 1e6
+    return Counted([one for one in found if one], max(one.peak_mb for one in started))
 
 
 def two_processes(place: Place, rounds: int, bars: int) -> list[Row]:
-    """Two processes against one, 8 partitions."""
+    """Two processes against one, 8 partitions: each kept to a core of its own, and where the system puts them."""
     place.fill("wide", bars, partitions=8)
-    one, two, busy = [], [], []
+    one, pinned, free = [], [], []
+    kafka: list[float] = []
+    busy: list[float] = []
     for _ in range(rounds):
-        one.append(rate(counts(place, "wide", bars)))
+        one.append(counts(place, "wide", bars))
+        pinned.append(counts(place, "wide", bars, processes=2, pinned=True))
         psutil.cpu_percent()
-        two.append(rate(counts(place, "wide", bars, processes=2)))
+        with cpu_of(place.kafka, kafka):
+            free.append(counts(place, "wide", bars, processes=2))
         busy.append(psutil.cpu_percent())
-    ratio = statistics.median(b / a for a, b in zip(one, two, strict=True))
-    rates = statistics.median(two), "bars/s", statistics.median(one)
+
+    def row(measure: str, two: list[Counted], goal: str = "") -> Row:
+        ratio = statistics.median(b.rate() / a.rate() for a, b in zip(one, two, strict=True))
+        rates = statistics.median(run.rate() for run in two), "bars/s", statistics.median(run.rate() for run in one)
+        return Row("scaling", measure, *rates, ratio, goal, ratio >= 1.8 if goal else None)
+
+    cpu = [statistics.median(run.cpu_a_line() for run in runs) for runs in (free, one)]
     return [
-        Row("scaling", "two processes, beside one; the sink counts", *rates, ratio, ">= 1.8x", ratio >= 1.8),
-        Row("scaling", "all cores meanwhile", statistics.median(busy), "%"),
+        row("two processes, a core each, beside one; the sink counts", pinned, ">= 1.8x"),
+        row("the same where the system puts them", free),
+        Row("scaling", "CPU a bar, of both processes", cpu[0], "us", cpu[1], cpu[0] / cpu[1]),
+        Row("scaling", "Kafka's CPU a bar meanwhile", statistics.median(kafka) / bars * 1e6, "us"),
+        Row("scaling", "all cores meanwhile, starts included", statistics.median(busy), "%"),
     ]
 
 
 def growth(place: Place, rounds: int, backlogs: list[int], symbols: list[int]) -> list[Row]:
-    """CPU a bar with the size of the backlog, and with the number of symbols."""
+    """CPU a bar and memory with the size of the backlog, and with the number of symbols."""
     return [
-        _grown(place, rounds, [(f"a backlog of {bars:,} bars", f"backlog{bars}", bars, 250) for bars in backlogs]),
-        _grown(place, rounds, [(f"{number:,} symbols", f"symbols{number}", min(backlogs[1:]), number) for number in symbols]),
+        *_grown(place, rounds, [(f"a backlog of {bars:,} bars", f"backlog{bars}", bars, 250) for bars in backlogs]),
+        *_grown(place, rounds, [(f"{number:,} symbols", f"symbols{number}", min(backlogs[1:]), number) for number in symbols]),
     ]
 
 
-def _grown(place: Place, rounds: int, sizes: list[tuple[str, str, int, int]]) -> Row:
-    costs: dict[str, list[float]] = {what: [] for what, *_ in sizes}
+def _grown(place: Place, rounds: int, sizes: list[tuple[str, str, int, int]]) -> list[Row]:
+    runs: dict[str, list[Counted]] = {what: [] for what, *_ in sizes}
     for _, topic, bars, symbols in sizes:
         place.fill(topic, bars, symbols=symbols)
     for _ in range(rounds):
         for what, topic, bars, _ in sizes:
-            costs[what].append(cpu_a_line(counts(place, topic, bars)))
-    medians = {what: statistics.median(values) for what, values in costs.items()}
+            runs[what].append(counts(place, topic, bars))
+    medians = {what: statistics.median(run.cpu_a_line() for run in found) for what, found in runs.items()}
     most, least = max(medians, key=lambda what: medians[what]), min(medians, key=lambda what: medians[what])
     ratio = medians[most] / medians[least]
-    return Row(
-        "growth", f"CPU a bar: {most}, beside {least}", medians[most], "us", medians[least], ratio, "<= 1.3x", ratio <= 1.3
-    )
+    *_, largest = runs
+    peak = max(run.peak_mb for run in runs[largest])
+    return [
+        Row("growth", f"CPU a bar: {most}, beside {least}", medians[most], "us", medians[least], ratio, "<= 1.3x", ratio <= 1.3),
+        Row("growth", f"peak memory: {largest}", peak, "MB", None, None, "<= 250 MB", peak <= 250),
+    ]

@@ -658,26 +658,31 @@ class _WriterPartition(StatefulSinkPartition[Sequence[Record], None]):
 
     @override
     def write_batch(self, values: list[Sequence[Record]]) -> None:
-        self._finish()
+        tell = self._wait()
         self._sent = sum(map(len, values))
-        self._writer.send(record for batch in values for record in batch)
+        try:
+            self._writer.send(record for batch in values for record in batch)
+        finally:
+            tell()  # while librdkafka sends
         if self._sent < self._ahead_from:
-            self._finish()
+            self._wait()()
 
     @property
     def calls_underway(self) -> int:
         """How many of the last calls' records are not known to be with the broker."""
         return 1 if self._sent else 0
 
-    def _finish(self) -> None:
-        if self._sent:
-            ends = self._writer.wait()
-            sent, self._sent = self._sent, 0
-            self._on_written(sent, ends)
+    def _wait(self) -> Callable[[], None]:
+        """Waits until the broker has what was sent; gives what then tells so."""
+        if not self._sent:
+            return lambda: None
+        ends = self._writer.wait()
+        sent, self._sent = self._sent, 0
+        return lambda: self._on_written(sent, ends)
 
     @override
     def snapshot(self) -> None:
-        self._finish()
+        self._wait()()
         return
 
 
