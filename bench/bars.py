@@ -34,11 +34,13 @@ def messages(count: int, symbols: int, start: dt.datetime) -> Iterator[Record]:
 
 def fill(
     bootstrap: str, topic: str, count: int, *, symbols: int = SYMBOLS, partitions: int = 4, compression: str = "lz4"
-) -> None:
-    """Makes the topic and writes the bars, the newest of now minus a minute."""
+) -> dt.datetime:
+    """Makes the topic and writes the bars, up to those of the minute before the last. Returns the time of the first."""
     admin = AdminClient({"bootstrap.servers": bootstrap})
     for future in admin.create_topics([NewTopic(topic, num_partitions=partitions, replication_factor=1)]).values():
         future.result(30)
     now = dt.datetime.now(dt.UTC).replace(second=0, microsecond=0)
     writer = Writer({"bootstrap.servers": bootstrap, "compression.type": compression}, topic, stop=threading.Event())
-    writer.write(messages(count, symbols, now - (count // symbols + 1) * MINUTE))
+    start = now - (count // symbols + 1) * MINUTE
+    writer.write(messages(count, symbols, start))
+    return start

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from typing import Any
 import urllib3
 from confluent_kafka import Consumer, TopicPartition
 
-from bench.bars import SYMBOLS, fill
+from bench.bars import MINUTE, SYMBOLS, fill
 from connectors.influxdb import Server
 from connectors.kafka import Chunk
 from tests.servers import process
@@ -48,8 +49,8 @@ class Place:
     s3: S3
     folder: Path
     bars: int
-    topics: dict[str, int] = field(default_factory=dict)
-    """Topic -> bars in it."""
+    topics: dict[str, dt.datetime] = field(default_factory=dict)
+    """Topic -> the time of its first bars."""
 
     @classmethod
     @contextmanager
@@ -62,8 +63,7 @@ class Place:
     def fill(self, topic: str, bars: int, **options: Any) -> None:
         """Makes a topic of bars, unless it is there; options as `bench.bars.fill`."""
         if topic not in self.topics:
-            fill(self.kafka.address, topic, bars, **options)
-            self.topics[topic] = bars
+            self.topics[topic] = fill(self.kafka.address, topic, bars, **options)
 
     @property
     def token(self) -> str:
@@ -111,18 +111,23 @@ class Place:
         return [dict(zip(header, row, strict=True)) for row in rows if row != header]
 
     def queryable(self, bucket: str) -> Callable[[], bool]:
-        """Whether every bar of the topic can be queried; asks five times a second at most.
+        """Whether every bar of the topic can be queried.
 
-        All are counted only once those of eight symbols are there: to count half a million again and again takes InfluxDB a
+        All are counted only once those of the last minute are there: to count half a million again and again takes InfluxDB a
         quarter of the time that it takes to write them.
         """
-        closes = f'from(bucket: "{bucket}") |> range(start: -30d) |> filter(fn: (r) => r._field == "close"'
 
-        def counted(more: str = "") -> int:
-            return sum(int(row["_value"]) for row in self.query(f"{closes}{more}) |> count() |> group() |> sum()"))
+        def counted(start: dt.datetime) -> int:
+            flux = (
+                f'from(bucket: "{bucket}") |> range(start: {start.isoformat()}) |> filter(fn: (r) => r._field == "close")'
+                " |> count() |> group() |> sum()"
+            )
+            return sum(int(row["_value"]) for row in self.query(flux))
 
-        some = " and r.symbol =~ /S0000[0-7]/"
-        return seldom(lambda: counted(some) >= 8 * (self.bars // SYMBOLS) and counted() >= self.bars)
+        first = self.topics[TOPIC]
+        minutes, more = divmod(self.bars - 1, SYMBOLS)
+        last = first + minutes * MINUTE
+        return seldom(lambda: counted(last) > more and counted(first) >= self.bars, 0.05)
 
     def all_committed(self, group: str, topic: str = TOPIC) -> Callable[[], bool]:
         """Whether a group has committed the topic's ends."""

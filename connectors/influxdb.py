@@ -43,12 +43,13 @@ class Point(msgspec.Struct, frozen=True, gc=False):
 
 
 def series(measurement: str, tags: Mapping[str, str]) -> bytes:
-    """The first part of a line: measurement and tags, escaped; tags without a value are left out.
+    """The first part of a line: measurement and tags, escaped, in the order in which InfluxDB keeps them; tags without a value
+    are left out.
 
     Line protocol cannot hold a line break or a backslash at a value's end in any way: these raise ValueError.
     """
     parts = [_safe(measurement).translate(_ESCAPE_MEASUREMENT)]
-    for key, value in tags.items():
+    for key, value in sorted(tags.items()):
         if value:
             parts.append(f"{_safe(key).translate(_ESCAPE_TAG)}={_safe(value).translate(_ESCAPE_TAG)}")
     return ",".join(parts).encode()
