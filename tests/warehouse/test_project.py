@@ -219,3 +219,19 @@ def test_dev_shows_a_change_before_prod_has_it(make_warehouse, tmp_path: Path) -
     second.plan(**plan)
     assert second.engine_adapter.fetchall(signal.format("")) == [("HIGH", 2), (None, 6)]
     second.close()
+
+
+def test_a_version_that_is_there_twice_blocks(make_warehouse) -> None:
+    """The view cannot give one twice, so what it reads is broken by hand."""
+    warehouse = make_warehouse()
+    deliver(warehouse.archive, [daily("COMI", "2026-09-06", 80)])
+    warehouse.plan()
+    options = {"start": "2026-09-01", "end": "2026-09-07", "execution_time": "2026-09-07"}
+    model = ["silver.stock_price_versions"]
+    table = physical(warehouse, "silver.stock_prices_history")
+    for count in (1, 2):
+        warehouse.context.engine_adapter.execute(
+            f"INSERT INTO {table} (symbol, exchange, bar_interval, bar_time, ingested_at)"
+            " VALUES ('ETEL', 'EGX', 'Daily', '2026-09-06 07:00', '2026-09-06 12:00')"
+        )
+        assert warehouse.context.audit(models=iter(model), **options) == (count == 1)

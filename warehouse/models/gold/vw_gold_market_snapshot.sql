@@ -15,30 +15,42 @@ MODEL (
   )
 );
 
-WITH latest AS (
+WITH last_days AS (
   SELECT
     symbol,
-    trade_date,
-    close_price,
-    previous_close,
-    price_change,
-    price_change_pct,
-    volume,
-    volume_ma_7d,
-    ma_7d,
-    ma_30d,
-    rsi_14,
-    high_52w,
-    low_52w,
-    is_rolled_up,
-    is_limit_up,
-    is_limit_down,
-    trend_signal,
-    volume_signal,
-    trade_date = MAX(trade_date) OVER () AS traded_on_last_day
+    MAX(trade_date) AS trade_date
   FROM gold.fct_stock_daily_prices
-  QUALIFY
-    ROW_NUMBER() OVER (PARTITION BY symbol ORDER BY trade_date DESC) = 1
+  GROUP BY
+    symbol
+), market AS (
+  SELECT
+    MAX(trade_date) AS last_day
+  FROM last_days
+), latest AS (
+  SELECT
+    p.symbol,
+    p.trade_date,
+    p.close_price,
+    p.previous_close,
+    p.price_change,
+    p.price_change_pct,
+    p.volume,
+    p.volume_ma_7d,
+    p.ma_7d,
+    p.ma_30d,
+    p.rsi_14,
+    p.high_52w,
+    p.low_52w,
+    p.is_rolled_up,
+    p.is_limit_up,
+    p.is_limit_down,
+    p.trend_signal,
+    p.volume_signal,
+    p.trade_date = m.last_day AS traded_on_last_day
+  FROM gold.fct_stock_daily_prices AS p
+  INNER JOIN last_days AS l
+    ON p.symbol = l.symbol AND p.trade_date = l.trade_date
+  CROSS JOIN market AS m
 )
 SELECT
   f.symbol::VARCHAR AS symbol,

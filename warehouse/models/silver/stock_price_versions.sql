@@ -9,8 +9,7 @@ MODEL (
   ),
   grain (symbol, exchange, bar_interval, bar_time, known_from),
   audits (
-    not_null(columns := (symbol, exchange, bar_interval, bar_time, known_from)),
-    unique_combination_of_columns(columns := (symbol, exchange, bar_interval, bar_time, known_from))
+    versions_are_told_apart
   )
 );
 
