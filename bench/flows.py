@@ -59,11 +59,12 @@ def feeding() -> Dataflow:
     symbols, ticks = int(os.environ["BENCH_SYMBOLS"]), float(os.environ["BENCH_TICKS"])
 
     def poll(stop: threading.Event) -> Iterator[list[Bar]]:
-        began = time.monotonic()
+        began = dt.datetime.now(dt.UTC)
         for tick in range(int(FEED_SECONDS * ticks)):
-            if stop.wait(max(0.0, began + tick / ticks - time.monotonic())):
+            # By the plan, so that a source that is held up has had its bars as early as one that is not.
+            now = began + dt.timedelta(seconds=tick / ticks)
+            if stop.wait(max(0.0, (now - dt.datetime.now(dt.UTC)).total_seconds())):
                 return
-            now = dt.datetime.now(dt.UTC)
             yield [
                 Bar(f"S{number:05d}", "EGX", "1 Minute", now, 83.1, 84.0, 82.75, 83.9, 1_250_000, source="bench", is_final=True)
                 for number in range(symbols)

@@ -17,7 +17,9 @@ def from_source_to_query(place: Place, seconds: float) -> list[Row]:
     rows = []
     for name, symbols, ticks, limit in (("16 symbols, twice a second", 16, 2, 0.1), ("10,000 bars/s", 250, 40, 1.0)):
         found = sorted(_latencies(place, f"latency{symbols}", symbols, ticks, seconds))
-        p50, p99 = percentile(found, 50) or 0, percentile(found, 99) or 0
+        p50, p99 = percentile(found, 50), percentile(found, 99)
+        if p50 is None or p99 is None:
+            raise RuntimeError("no bar was seen")
         rows += [
             Row("latency", f"{name}: p50", p50 * 1000, "ms"),
             Row(

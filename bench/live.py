@@ -10,7 +10,7 @@ import time
 import urllib3
 
 from bench import telegraf
-from bench.place import TOPIC, Place, Row, cpu_of
+from bench.place import TOPIC, Place, Row, cpu_of, in_turn
 from bench.process import Usage, leg, until
 from connectors.influxdb import lines
 from connectors.kafka import Chunk
@@ -24,10 +24,14 @@ def against_telegraf(place: Place, rounds: int) -> list[Row]:
     ours: list[Usage] = []
     theirs: list[Usage] = []
     servers: dict[str, list[float]] = {"ours": [], "theirs": []}
-    for number in range(rounds):
+
+    def run_ours(number: int) -> None:
         name = f"live{number}"
         with cpu_of(place.influxdb, servers["ours"]):
             ours.append(until(leg("live"), place.settings(name), place.queryable(name)))
+        place.drop_bucket(name)
+
+    def run_theirs(number: int) -> None:
         peer = f"telegraf{number}"
         place.make_bucket(peer)
         path = place.folder / f"{peer}.conf"
@@ -36,6 +40,9 @@ def against_telegraf(place: Place, rounds: int) -> list[Row]:
         )
         with cpu_of(place.influxdb, servers["theirs"]):
             theirs.append(until([program, "--config", str(path)], {}, place.queryable(peer)))
+        place.drop_bucket(peer)
+
+    in_turn(rounds, run_ours, run_theirs)
     faster = statistics.median(b.wall_seconds / a.wall_seconds for a, b in zip(ours, theirs, strict=True))
     rate, peer_rate = (place.bars / statistics.median(u.wall_seconds for u in usages) for usages in (ours, theirs))
     cpu, peer_cpu = (statistics.median(u.cpu_seconds for u in usages) / place.bars * 1e6 for usages in (ours, theirs))
@@ -60,12 +67,13 @@ def against_ready_lines(place: Place, rounds: int) -> list[Row]:
 
     place.consume("pack", pack)
     ours, ready = [], []
-    for number in range(rounds):
+    client = urllib3.PoolManager(retries=False)
+
+    def run_ready(number: int) -> None:
         name = f"ready{number}"
         place.make_bucket(name)
         url = f"{place.influxdb.url}/api/v2/write?org={place.org}&bucket={name}&precision=us"
         headers = {"Authorization": f"Token {place.token}", "Content-Encoding": "gzip"}
-        client = urllib3.PoolManager(retries=False)
         began = time.perf_counter()
         for body in bodies:
             answer = client.request("POST", url, body=body, headers=headers)
@@ -75,8 +83,14 @@ def against_ready_lines(place: Place, rounds: int) -> list[Row]:
         while not done():
             time.sleep(0.02)
         ready.append(time.perf_counter() - began)
+        place.drop_bucket(name)
+
+    def run_ours(number: int) -> None:
         name = f"against_ready{number}"
         ours.append(until(leg("live"), place.settings(name), place.queryable(name)).wall_seconds)
+        place.drop_bucket(name)
+
+    in_turn(rounds, run_ours, run_ready)
     ratio = statistics.median(b / a for a, b in zip(ours, ready, strict=True))
     rate, peer = place.bars / statistics.median(ours), place.bars / statistics.median(ready)
     return [Row("live", "backlog to InfluxDB, beside ready lines", rate, "bars/s", peer, ratio, ">= 0.8x", ratio >= 0.8)]

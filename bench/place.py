@@ -97,6 +97,13 @@ class Place:
     def make_bucket(self, name: str) -> None:
         Server(self.influxdb.url, self.org, name, self.token).retention_seconds()
 
+    def drop_bucket(self, name: str) -> None:
+        """Removes a bucket, so that InfluxDB has no work with it while something else is measured."""
+        headers = {"Authorization": f"Token {self.token}"}
+        found = _http.request("GET", f"{self.influxdb.url}/api/v2/buckets?name={name}&org={self.org}", headers=headers).json()
+        for bucket in found["buckets"]:
+            _http.request("DELETE", f"{self.influxdb.url}/api/v2/buckets/{bucket['id']}", headers=headers)
+
     def query(self, flux: str) -> list[Mapping[str, str]]:
         """The rows of a query; none while its bucket is not there yet."""
         answer = _http.request(
@@ -135,17 +142,31 @@ class Place:
         return seldom(lambda: committed(self.kafka.address, group, topic) == goal)
 
     def consume(self, group: str, each: Callable[[Chunk], None] = lambda chunk: None) -> None:
-        """Consumes the whole topic by a bare client."""
-        consumer = Consumer({"bootstrap.servers": self.kafka.address, "group.id": group, "enable.auto.commit": False})
+        """Consumes the whole topic by a bare client, which does not wait where it was slow, as the legs do not."""
+        consumer = Consumer(
+            {
+                "bootstrap.servers": self.kafka.address,
+                "group.id": group,
+                "enable.auto.commit": False,
+                "fetch.queue.backoff.ms": 10,
+            }
+        )
         partitions = consumer.list_topics(TOPIC, timeout=10).topics[TOPIC].partitions
         consumer.assign([TopicPartition(TOPIC, p, 0) for p in partitions])
         left = self.bars
         while left:
-            got = consumer.consume(10_000, 1.0)
+            got = consumer.consume(min(10_000, left), 1.0)
             left -= len(got)
             if got:
                 each(Chunk(TOPIC, 0, got))
         consumer.close()
+
+
+def in_turn(rounds: int, one: Callable[[int], None], other: Callable[[int], None]) -> None:
+    """Runs two things for a number of rounds, the one first and the other first by turns; each gets the round's number."""
+    for number in range(rounds):
+        for run in (one, other) if number % 2 == 0 else (other, one):
+            run(number)
 
 
 @contextmanager

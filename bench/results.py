@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 import platform
+import subprocess
 from pathlib import Path
 
 import msgspec
@@ -21,20 +22,31 @@ class Results(msgspec.Struct):
 
     at: dt.datetime
     machine: str
+    commit: str
+    """Of the code that was measured."""
     load_before: float
     """Processes that wanted to run in the minute before, as the system's load average says: others' work."""
     bars: int
     rounds: int
     seconds: float
     rows: list[Row]
+    complete: bool
+    """Whether every case was measured."""
 
     def title(self) -> str:
         on = f"{self.machine}, load {self.load_before:.1f} before, {self.seconds / 60:.0f} min"
-        return f"{self.at:%d %B %Y}: {self.bars:,} bars, medians of {self.rounds}, {on}"
+        return f"{self.at:%d %B %Y}, {self.commit}: {self.bars:,} bars, medians of {self.rounds}, {on}"
 
 
 def machine() -> str:
     return f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}"
+
+
+def commit() -> str:
+    """The commit that is checked out, with a + where files differ from it; empty outside of a repository."""
+    command = ["git", "-C", str(FOLDER.parent), "describe", "--always", "--dirty=+", "--exclude=*"]
+    asked = subprocess.run(command, capture_output=True, text=True, check=False)
+    return asked.stdout.strip()
 
 
 def load_average() -> float:
@@ -70,10 +82,12 @@ def write(found: Results) -> Path:
 
 
 def markdown() -> str:
-    """The newest results. Raises SystemExit where there are none."""
-    newest = max(FOLDER.glob("*.json"), default=None)
-    if newest is None:
-        raise SystemExit("there are no results yet: run `just bench`")
-    found = msgspec.json.decode(newest.read_bytes(), type=Results)
+    """The newest results of all cases. Raises SystemExit where there are none."""
+    for path in sorted(FOLDER.glob("*.json"), reverse=True):
+        found = msgspec.json.decode(path.read_bytes(), type=Results)
+        if found.complete:
+            break
+    else:
+        raise SystemExit("there are no results of all cases yet: run `just bench`")
     lines = [found.title() + ".", "", f"| {' | '.join(HEADERS)} |", "|---|---|---:|---:|---:|---|---|"]
     return "\n".join([*lines, *(f"| {' | '.join(cells(row))} |" for row in found.rows)])

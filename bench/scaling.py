@@ -69,7 +69,13 @@ def counts(place: Place, topic: str, bars: int, processes: int = 1, *, pinned: b
         if pinned:
             for number, one in enumerate(started):
                 one.pin(number)
-        started[0].wait_for(lambda: sum(count.lines for one in read() for count in one) >= bars)
+
+        def counted() -> bool:
+            for one in started:
+                one.look()
+            return sum(count.lines for one in read() for count in one) >= bars
+
+        started[0].wait_for(counted)
         found = list(read())
         for one in started:
             one.ask_to_end()  # all at once: one alone would wait for the others

@@ -29,10 +29,14 @@ def binary() -> Path:
 
 
 def configuration(kafka: str, topic: str, group: str, url: str, token: str, org: str, bucket: str) -> str:
-    """The same five fields and three tags as the live leg writes, in the same batches, gzipped."""
+    """The same fields and three tags as the live leg writes, in the same batches, gzipped."""
     fields = "".join(
         f'[[inputs.kafka_consumer.json_v2.field]]\npath="{name}"\ntype="{kind}"\n'
-        for name, kind in (("open", "float"), ("high", "float"), ("low", "float"), ("close", "float"), ("volume", "int"))
+        for name, kind in [
+            *dict.fromkeys(("open", "high", "low", "close"), "float").items(),
+            ("volume", "int"),
+            ("is_final", "bool"),
+        ]
     )
     tags = "".join(f'[[inputs.kafka_consumer.json_v2.tag]]\npath="{name}"\n' for name in ("symbol", "exchange", "interval"))
     return f"""

@@ -626,6 +626,7 @@ class Writer:
             self._check()
             self._check_stop()
         self._check()
+        self._give_up_at = None
         return self._delivered
 
     def _check_stop(self) -> None:

@@ -29,8 +29,9 @@ def test_every_case_runs() -> None:
 def test_a_report_shows_the_newest_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(results, "FOLDER", tmp_path)
     row = Row("live", "CPU a bar", 4.567, "us", 15.0, 0.3045, "<= 5 us", True)
-    newest = results.Results(dt.datetime.now(dt.UTC), "2 cores", 0.25, 600_000, 5, 61.0, [row])
+    newest = results.Results(dt.datetime.now(dt.UTC), "2 cores", "1a2b3c4", 0.25, 600_000, 5, 61.0, [row], True)
     older = msgspec.structs.replace(newest, at=newest.at - dt.timedelta(days=1), rows=[])
-    for found in (newest, older):
+    partial = msgspec.structs.replace(newest, at=newest.at + dt.timedelta(days=1), rows=[], complete=False)
+    for found in (newest, older, partial):
         results.write(found)
     assert results.markdown().splitlines()[-1] == "| live | CPU a bar | 4.57 us | 15 us | 0.30 | <= 5 us | yes |"
