@@ -20,6 +20,8 @@ from sqlmesh import Context
 
 from connectors.influxdb import Server, fields, series
 from dataflows import gold
+from dataflows.calendar import egx
+from dataflows.market import market as calendar_point
 from deploy.grafana.definitions import __main__ as definitions
 from page.stores import companies
 from tests.dataflows.jobs import ROOT, Folder
@@ -389,6 +391,8 @@ def test_the_legs_reports_are_one_table_with_a_row_each(session: Filled) -> None
 
 # Alerts
 
+HOUR, DAY = 3_600, 86_400
+
 
 def rules() -> dict[str, dict[str, Any]]:
     groups = json.loads((GRAFANA / "provisioning/alerting/egx.json").read_text())["groups"]
@@ -481,8 +485,15 @@ def firing(uid: str, server: InfluxdbServer, bucket: str) -> set[str]:
     }
 
 
-def test_after_a_good_session_no_alert_fires(session: Filled) -> None:
-    assert {uid: firing(uid, session.server, session.bucket) for uid in rules()} == {uid: set() for uid in rules()}
+@pytest.mark.parametrize(("later", "stale"), [(HOUR, set()), (15 * DAY, set(SYMBOLS))])
+def test_after_a_good_session_no_alert_fires_until_the_next(session: Filled, later: float, stale: set[str]) -> None:
+    server = Server(session.server.url, session.server.org, session.bucket, session.server.token)
+    played = egx().last_over(dt.datetime.now(dt.UTC))  # as the simulated source does by default
+    written = dt.datetime.now(dt.UTC).timestamp()
+    point, _, _ = calendar_point(egx(), "EGX", played.close + dt.timedelta(seconds=later)).rpartition(b" ")
+    server.write(b"%b %d" % (point, int(written * 1e6)))
+    found = {uid: firing(uid, session.server, session.bucket) for uid in rules()}
+    assert found == {uid: stale if uid == "egx-stale-symbol" else set() for uid in rules()}
 
 
 @pytest.fixture
@@ -501,7 +512,6 @@ def told(influxdb: InfluxdbServer, unique_name: str) -> Callable[..., dict[str, 
     return write
 
 
-HOUR, DAY = 3_600, 86_400
 Told = Callable[..., dict[str, set[str]]]
 
 
