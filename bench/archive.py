@@ -23,13 +23,16 @@ _http = urllib3.PoolManager(retries=False, timeout=10)
 def against_consuming(place: Place, rounds: int) -> list[Row]:
     """The archive leg -> S3, until it has read all and, told to end, has written and committed it, against consuming alone."""
     process.collect_seldom()  # as the leg's process does
-    alone, ours, peaks, cpus = [], [], [], []
+    alone, tuned, ours, peaks, cpus = [], [], [], [], []
     last: list[tuple[str, int]] = []
 
     def run_alone(number: int) -> None:
         began = time.perf_counter()
         place.consume(f"alone{number}")
         alone.append(time.perf_counter() - began)
+        began = time.perf_counter()
+        place.consume(f"tuned{number}", **{"fetch.queue.backoff.ms": 10})
+        tuned.append(time.perf_counter() - began)
 
     def run_ours(number: int) -> None:
         name, metrics = f"archive{number}", _Metrics()
@@ -57,6 +60,12 @@ def against_consuming(place: Place, rounds: int) -> list[Row]:
     many, few = len(objects), len(objects) <= most
     return [
         Row("archive", "backlog to S3, beside consuming alone", rate, "bars/s", peer, ratio, ">= 0.5x", ratio >= 0.5),
+        Row(
+            "archive",
+            "consuming alone, where a full queue stops it for 10 ms only",
+            place.bars / statistics.median(tuned),
+            "bars/s",
+        ),
         Row("archive", "CPU a bar, until all is read", statistics.median(cpus), "us"),
         Row("archive", "peak memory", max(peaks), "MB"),
         Row("archive", "objects, beside one a symbol and epoch", many, "objects", most, many / most, "<= 1x", few),

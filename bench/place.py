@@ -141,16 +141,10 @@ class Place:
         goal = ends(self.kafka.address, topic)
         return seldom(lambda: committed(self.kafka.address, group, topic) == goal)
 
-    def consume(self, group: str, each: Callable[[Chunk], None] = lambda chunk: None) -> None:
-        """Consumes the whole topic by a bare client, which does not wait where it was slow, as the legs do not."""
-        consumer = Consumer(
-            {
-                "bootstrap.servers": self.kafka.address,
-                "group.id": group,
-                "enable.auto.commit": False,
-                "fetch.queue.backoff.ms": 10,
-            }
-        )
+    def consume(self, group: str, each: Callable[[Chunk], None] = lambda chunk: None, **properties: Any) -> None:
+        """Consumes the whole topic by a bare client, with librdkafka's defaults but for `properties`."""
+        client = {"bootstrap.servers": self.kafka.address, "group.id": group, "enable.auto.commit": False}
+        consumer = Consumer({**client, **properties})
         partitions = consumer.list_topics(TOPIC, timeout=10).topics[TOPIC].partitions
         consumer.assign([TopicPartition(TOPIC, p, 0) for p in partitions])
         left = self.bars

@@ -103,8 +103,8 @@ def two_processes(place: Place, rounds: int, bars: int) -> list[Row]:
 
     cpu = [statistics.median(run.cpu_a_line() for run in runs) for runs in (free, one)]
     return [
-        row("two processes, a core each, beside one; the sink counts", pinned, ">= 1.8x"),
-        row("the same where the system puts them", free),
+        row("two processes, beside one; the sink counts", free, ">= 1.8x"),
+        row("the same, each kept to a core", pinned),
         Row("scaling", "CPU a bar, of both processes", cpu[0], "us", cpu[1], cpu[0] / cpu[1]),
         Row("scaling", "Kafka's CPU a bar meanwhile", statistics.median(kafka) / bars * 1e6, "us"),
         Row("scaling", "all cores meanwhile, starts included", statistics.median(busy), "%"),
