@@ -36,11 +36,11 @@ cases: dict[str, Callable[[Place], list[Row]]] = {
     "ready-lines": lambda place: live.against_ready_lines(place, rounds),
     "archive": lambda place: archive.against_consuming(place, rounds),
     "ingest": lambda place: ingest.against_producing(place, rounds) + ingest.simulated(place),
-    "latency": lambda place: latency.from_source_to_query(place, 3 if quick else 30),
+    "latency": lambda place: latency.from_source_to_query(place, rounds, 3 if quick else 15),
     "processes": lambda place: scaling.two_processes(place, rounds, bars),
     "start": lambda place: starting.start(place, rounds),
     "idle": lambda place: starting.idle(place, 2 if quick else 20),
-    "growth": lambda place: scaling.growth(place, min(rounds, 3), backlogs, [16, 250, 5_000]),
+    "growth": lambda place: scaling.growth(place, rounds, backlogs, [16, 250, 5_000]),
 }
 if unknown := set(chosen.only or ()) - set(cases):
     parser.error(f"no case {', '.join(sorted(unknown))}: there are {', '.join(cases)}")
