@@ -71,11 +71,14 @@ def schedule_file() -> Path:
 
 
 def read_schedule() -> Schedule | None:
-    """The schedule's state, None where it has never run."""
+    """The schedule's state, None where it has never run. Raises PermanentError where its file is broken."""
+    file = schedule_file()
     try:
-        return msgspec.json.decode(schedule_file().read_bytes(), type=Schedule)
+        return msgspec.json.decode(file.read_bytes(), type=Schedule)
     except FileNotFoundError:
         return None
+    except (msgspec.DecodeError, OSError) as error:
+        raise PermanentError(f"{file} cannot be read ({error}): start the schedule again, which writes it anew") from None
 
 
 def write_schedule(state: Schedule) -> None:

@@ -1,19 +1,19 @@
 """What dashboards cannot know from bars alone, as points of InfluxDB: the companies' names, and the exchange's calendar.
 
 Measurement `company` (tag symbol): name, name_ar, sector, currency, and expected, whether bars must come: it is in
-`source.symbols`, and not delisted. A symbol that the warehouse's seed does not name has no point. Measurement `market` (tag
+`source.symbols`, and not delisted. One that the warehouse's seed does not name is called as its symbol. Measurement `market` (tag
 exchange): session_open (1 or 0), and, in seconds since 1970, expected_at: the opening of the newest session whose bars must be
 there, and opens_at and closes_at: those of the session that is open or comes next.
 """
 
 from __future__ import annotations
 
-import csv
 import datetime as dt
 from collections.abc import Collection, Iterator
 
 from connectors.influxdb import fields, series
-from dataflows.calendar import SEEDS, Calendar, egx, expected_session
+from dataflows.calendar import Calendar, egx, expected_session
+from dataflows.symbols import companies, company
 
 
 def lines(exchange: str, symbols: Collection[str], now: dt.datetime) -> Iterator[bytes]:
@@ -23,11 +23,16 @@ def lines(exchange: str, symbols: Collection[str], now: dt.datetime) -> Iterator
     """
     yield market(egx(), exchange, now)
     hour = int(now.replace(minute=0, second=0, microsecond=0).timestamp() * 1e6)
-    with (SEEDS / "companies.csv").open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            known = {"name": row["name_en"], "name_ar": row["name_ar"], "sector": row["sector"], "currency": row["currency"]}
-            values = {**known, "expected": row["symbol"] in symbols and row["status"] == "listed"}
-            yield b"%b %b %d" % (series("company", {"symbol": row["symbol"]}), fields(values), hour)
+    for symbol in dict.fromkeys((*companies(), *symbols)):
+        its = company(symbol)
+        values: dict[str, str | bool] = {
+            "name": its.name,
+            "name_ar": its.name_ar,
+            "sector": its.sector,
+            "currency": its.currency,
+            "expected": symbol in symbols and its.listed,
+        }
+        yield b"%b %b %d" % (series("company", {"symbol": symbol}), fields(values), hour)
 
 
 def market(calendar: Calendar, exchange: str, now: dt.datetime) -> bytes:

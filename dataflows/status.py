@@ -31,8 +31,7 @@ from dataflows.gold import Check, Schedule, newest_days, quality, read_schedule
 from dataflows.live import MEASUREMENT
 from dataflows.reports import Figures, Report, is_alive, newest_by_leg, read_reports, span
 from dataflows.settings import EMBEDDED, Settings, SettingsError, load
-from dataflows.summary import listed
-from dataflows.symbols import trades_as
+from dataflows.symbols import company, trades_as
 
 LAG_LIMIT = 10_000  # messages that a leg may be behind
 NEWEST_MESSAGES = 500  # of each partition that are looked at
@@ -146,8 +145,7 @@ def freshness(
         gold = newest_days()
     demanded: set[str] = set()
     if settings.source.kind != "simulated" and settings.source.interval not in LONG:
-        known = listed()
-        demanded = {symbol for symbol in settings.source.symbols if known.get(symbol, True)}
+        demanded = {symbol for symbol in settings.source.symbols if company(symbol).listed}
 
     def fresh(symbol: str) -> Fresh:
         day, ingested_at = live.get(symbol, (None, None))

@@ -5,7 +5,6 @@ python -m dataflows.summary
 
 from __future__ import annotations
 
-import csv
 import datetime as dt
 import sqlite3
 import sys
@@ -19,9 +18,9 @@ from rich.table import Table
 from rich.tree import Tree
 
 from dataflows.bar import CAIRO
-from dataflows.calendar import SEEDS
 from dataflows.live import MEASUREMENT
 from dataflows.settings import Settings, SettingsError, load
+from dataflows.symbols import company
 
 _DAYS = f"""
 WITH daily AS (
@@ -66,8 +65,8 @@ def quotes(path: Path) -> list[Quote]:
     return found
 
 
-def market(found: Iterable[Quote], names: dict[str, tuple[str, str]]) -> Table:
-    """The quotes as a table for the terminal. :arg names: symbol -> name and currency."""
+def market(found: Iterable[Quote]) -> Table:
+    """The quotes as a table for the terminal."""
     found = list(found)
     simulated = any(quote.source == "simulated" for quote in found)
     title = "EGX, simulated session: not real prices" if simulated else "EGX, last bars in the live store"
@@ -77,31 +76,19 @@ def market(found: Iterable[Quote], names: dict[str, tuple[str, str]]) -> Table:
     for header in ("Last", "", "Change", "Volume"):
         table.add_column(header, justify="right" if header else "left")
     for quote in found:
-        name, currency = names.get(quote.symbol, ("", ""))
+        its = company(quote.symbol)
         change = quote.change
         colour = "green" if (change or 0) > 0 else "red" if (change or 0) < 0 else "white"
         table.add_row(
             f"[bold]{quote.symbol}[/]",
-            name,
+            its.name,
             f"{quote.time.astimezone(CAIRO):%Y-%m-%d}",
             f"{quote.close:,.2f}" if quote.close >= 2 else f"{quote.close:,.3f}",
-            currency,
+            its.currency,
             "" if change is None else f"[{colour}]{change:+.2%}[/]",
             "" if quote.volume is None else f"{quote.volume:,}",
         )
     return table
-
-
-def names() -> dict[str, tuple[str, str]]:
-    """Symbol -> company and currency, from the warehouse's seed."""
-    with (SEEDS / "companies.csv").open(encoding="utf-8", newline="") as file:
-        return {row["symbol"]: (row["name_en"], row["currency"]) for row in csv.DictReader(file)}
-
-
-def listed() -> dict[str, bool]:
-    """Symbol -> whether it is listed, from the warehouse's seed."""
-    with (SEEDS / "companies.csv").open(encoding="utf-8", newline="") as file:
-        return {row["symbol"]: row["status"] == "listed" for row in csv.DictReader(file)}
 
 
 def archive_tree(root: Path, title: str) -> Tree:
@@ -128,7 +115,7 @@ def show(settings: Settings, console: Console) -> None:
     elif not live.exists():
         raise SettingsError(f"there is no live store at {live} yet: run python -m bytewax.run dataflows.main first")
     else:
-        console.print(market(quotes(live), names()))
+        console.print(market(quotes(live)))
     if "://" not in settings.archive.url:
         console.print(archive_tree(settings.path(settings.archive.url), settings.archive.url))
     else:

@@ -1,4 +1,4 @@
-"""What the warehouse's seeds know of a symbol's life: when it stopped trading, or under which name it goes on."""
+"""What the warehouse's seeds know of a symbol: its company, when it stopped trading, or under which name it goes on."""
 
 from __future__ import annotations
 
@@ -12,6 +12,21 @@ from dataflows.calendar import SEEDS
 _FOREVER: Final = dt.date.max
 
 
+class Company(NamedTuple):
+    """A company of the warehouse's seed companies.csv: its names in English and Arabic, and the currency of its prices."""
+
+    name: str
+    name_ar: str
+    sector: str
+    currency: str
+    status: str = "listed"
+    status_since: str = ""
+
+    @property
+    def listed(self) -> bool:
+        return self.status == "listed"
+
+
 class Ended(NamedTuple):
     """A symbol that trades no more; `on` is the first date without it, as far as it is known."""
 
@@ -21,14 +36,30 @@ class Ended(NamedTuple):
 
 
 @cache
+def companies() -> dict[str, Company]:
+    """Symbol -> company, in the seed's order."""
+    with (SEEDS / "companies.csv").open(encoding="utf-8", newline="") as file:
+        return {
+            row["symbol"]: Company(
+                row["name_en"], row["name_ar"], row["sector"], row["currency"], row["status"], row["status_since"]
+            )
+            for row in csv.DictReader(file)
+        }
+
+
+def company(symbol: str) -> Company:
+    """Its company; where the seed does not have it, one that is called as the symbol and listed, in EGP."""
+    return companies().get(symbol) or Company(symbol, "", "", "EGP")
+
+
+@cache
 def ended() -> dict[str, Ended]:
     """The symbols that trade no more, from companies.csv and symbol_history.csv."""
     found = {}
-    with (SEEDS / "companies.csv").open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            if row["status"] == "delisted":
-                since = row["status_since"]
-                found[row["symbol"]] = Ended(_date(since), f"It was delisted in {since}: take it out of source.symbols")
+    for symbol, one in companies().items():
+        if one.status == "delisted":
+            since = one.status_since
+            found[symbol] = Ended(_date(since), f"It was delisted in {since}: take it out of source.symbols")
     with (SEEDS / "symbol_history.csv").open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             when = f" since {row['renamed_on']}" if row["renamed_on"] else ""

@@ -82,16 +82,11 @@ def settings() -> Settings:
     return load()
 
 
-@st.cache_data
-def companies() -> dict[str, stores.Company]:
-    return stores.companies()
-
-
 def quotes() -> list[Quote]:
     """The market now; empty while there is no store. Raises sqlite3.Error where there is one that cannot be read."""
     chosen = settings()
     path = chosen.path(chosen.live.sqlite)
-    return stores.quotes(path, chosen.source.exchange, companies()) if path.exists() else []
+    return stores.quotes(path, chosen.source.exchange) if path.exists() else []
 
 
 def reads_live(block: Callable[[], None]) -> Callable[[], None]:

@@ -6,7 +6,6 @@ writer), and gold is read from the Parquet files that the warehouse replaces who
 
 from __future__ import annotations
 
-import csv
 import datetime as dt
 import sqlite3
 from contextlib import closing
@@ -16,8 +15,9 @@ from typing import NamedTuple
 import duckdb
 import pandas as pd
 
-from dataflows.calendar import MINUTES, SEEDS
+from dataflows.calendar import MINUTES
 from dataflows.live import MEASUREMENT
+from dataflows.symbols import Company, company
 
 _NEWEST = f"""
 SELECT datetime, close, open, high, low, volume, source, ingestion_timestamp
@@ -43,14 +43,6 @@ ORDER BY ingestion_timestamp DESC
 LIMIT 1
 """  # noqa: S608
 SPARK_DAYS = 30
-
-
-class Company(NamedTuple):
-    """A company's names, in English and Arabic, and the currency of its prices."""
-
-    name: str
-    name_ar: str
-    currency: str
 
 
 class Quote(NamedTuple):
@@ -81,12 +73,6 @@ class Play(NamedTuple):
 
     minute: dt.datetime
     ingested_at: dt.datetime
-
-
-def companies(seeds: Path = SEEDS) -> dict[str, Company]:
-    """Symbol -> company, from the warehouse's seed."""
-    with (seeds / "companies.csv").open(encoding="utf-8", newline="") as file:
-        return {row["symbol"]: Company(row["name_en"], row["name_ar"], row["currency"]) for row in csv.DictReader(file)}
 
 
 def _read_only(path: Path) -> sqlite3.Connection:
@@ -141,7 +127,7 @@ def _rolled(bars: list[Day]) -> Day:
     )
 
 
-def quotes(path: Path, exchange: str, known: dict[str, Company]) -> list[Quote]:
+def quotes(path: Path, exchange: str) -> list[Quote]:
     """The last day of each symbol of the live store, by symbol. Raises sqlite3.Error, as while there is no store."""
     found = []
     with closing(_read_only(path)) as connection:
@@ -153,7 +139,7 @@ def quotes(path: Path, exchange: str, known: dict[str, Company]) -> list[Quote]:
             found.append(
                 Quote(
                     symbol,
-                    known.get(symbol, Company(symbol, "", "EGP")),
+                    company(symbol),
                     dt.datetime.fromisoformat(last.time),
                     last.close,
                     last.close / days[1].close - 1 if len(days) > 1 else None,

@@ -49,7 +49,9 @@ def write_missing(models: t.Iterable[Model]) -> None:
     for model in models:
         file = folder() / f"{model.view_name.lower()}.parquet"
         if not file.exists():
-            write([], model.columns_to_types_or_raise, file)
+            written = file.with_suffix(".tmp")
+            write([], model.columns_to_types_or_raise, written)
+            written.replace(file)
 
 
 class Publication(GenericNotificationTarget, frozen=True):

@@ -22,7 +22,7 @@ from typing import Any
 
 import msgspec
 
-from connectors.errors import ConnectorError
+from connectors.errors import ConnectorError, PermanentError
 from connectors.influxdb import fields, series
 from dataflows import logs, process
 from dataflows.bar import CAIRO
@@ -137,15 +137,22 @@ def tell_influxdb(state: Schedule, settings: Settings) -> None:
 
 def failing(now: dt.datetime) -> str | None:
     """Why the schedule is not healthy, None where it is."""
-    state = read_schedule()
+    try:
+        state = read_schedule()
+    except PermanentError as error:
+        return str(error)
     return state.failing(now) if state else f"the schedule has never run: there is no {schedule_file()}"
 
 
 def keep_running(runner: Runner, stop: threading.Event, settings: Settings) -> None:
     """Runs once now, to catch up with what was missed, and then at each time of the schedule."""
     # What failed stays failed until a run has succeeded, however often this is started again.
-    last = read_schedule() or Schedule(process.now())
-    write_schedule(msgspec.structs.replace(last, next_at=process.now()))
+    try:
+        last = read_schedule()
+    except PermanentError as error:
+        log.warning("%s", error)
+        last = None
+    write_schedule(msgspec.structs.replace(last or Schedule(process.now()), next_at=process.now()))
     while True:
         state = runner.run()
         state.next_at = next_run(process.now(), egx())

@@ -22,8 +22,8 @@ from connectors.influxdb import Server, fields, series
 from dataflows import gold
 from dataflows.calendar import egx
 from dataflows.market import market as calendar_point
+from dataflows.symbols import companies
 from deploy.grafana.definitions import __main__ as definitions
-from page.stores import companies
 from tests.dataflows.jobs import ROOT, Folder
 from tests.deploy import compose
 from tests.deploy.test_compose import LOCAL

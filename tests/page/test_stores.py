@@ -12,6 +12,7 @@ import pytest
 from connectors.sqlite import open_table
 from dataflows import summary
 from dataflows.live import TABLE
+from dataflows.symbols import Company
 from page import stores
 
 DAY = dt.datetime(2025, 12, 7, 8, tzinfo=dt.UTC)
@@ -43,11 +44,11 @@ def store(tmp_path: Path) -> Path:
 
 
 def test_quotes_are_the_last_daily_bar_with_a_price_and_the_change_since_the_one_before(store: Path) -> None:
-    comi, etel, _ = stores.quotes(store, "EGX", stores.companies())
+    comi, etel, _ = stores.quotes(store, "EGX")
     assert (comi.symbol, comi.price, comi.volume, comi.source) == ("COMI", 49.0, 100, "test")
     assert comi.change == pytest.approx(49 / 48 - 1)
     assert comi.closes == tuple(float(price) for price in range(20, 50))
-    assert comi.company == stores.Company("Commercial International Bank (Egypt)", "البنك التجاري الدولي (مصر)", "EGP")
+    assert comi.company == Company("Commercial International Bank (Egypt)", "البنك التجاري الدولي (مصر)", "Banks", "EGP")
     assert comi.ingested_at == comi.time == DAY + dt.timedelta(days=39)
     assert (etel.symbol, etel.price, etel.change) == ("ETEL", 5.0, None)
 
@@ -58,7 +59,7 @@ def test_without_daily_bars_a_day_is_rolled_up_from_the_shortest_intraday_bars(t
     minutes = [("COMI", "1 Minute", DAY + dt.timedelta(minutes=at), price) for price, at in prices]
     write(path, *minutes, ("COMI", "5 Minute", DAY, 99.0), ("COMI", "Weekly", DAY, 99.0), ("ETEL", "30 Minute", DAY, 5.0))
     write(path, ("SWDY", "Weekly", DAY, 1.0))
-    comi, etel = stores.quotes(path, "EGX", {})
+    comi, etel = stores.quotes(path, "EGX")
     assert (comi.open, comi.high, comi.low, comi.price, comi.volume) == (10.0, 12.0, 9.0, 11.0, 400)
     assert (comi.time, comi.ingested_at) == (DAY, DAY + dt.timedelta(minutes=3))
     assert (comi.change, comi.closes, comi.source) == (pytest.approx(11 / 8 - 1), (8.0, 11.0), "test")
@@ -66,7 +67,7 @@ def test_without_daily_bars_a_day_is_rolled_up_from_the_shortest_intraday_bars(t
 
 
 def test_a_quote_has_the_day_s_prices_and_about_the_value_traded(store: Path) -> None:
-    comi = stores.quotes(store, "EGX", {})[0]
+    comi = stores.quotes(store, "EGX")[0]
     assert (comi.open, comi.high, comi.low, comi.value) == (49.0, 49.0, 49.0, 4_900.0)
     assert comi._replace(volume=None).value is None
 
@@ -101,7 +102,7 @@ def test_a_simulated_session_is_where_its_newest_minute_is_also_when_it_plays_ag
 
 def test_quotes_agree_with_the_summary_of_the_terminal(store: Path) -> None:
     theirs = {quote.symbol: (quote.close, quote.change) for quote in summary.quotes(store)}
-    assert {quote.symbol: (quote.price, quote.change) for quote in stores.quotes(store, "EGX", {})} == theirs
+    assert {quote.symbol: (quote.price, quote.change) for quote in stores.quotes(store, "EGX")} == theirs
 
 
 def test_bars_are_the_newest_oldest_first_and_only_whole_ones(store: Path) -> None:
@@ -116,9 +117,9 @@ def test_a_reader_sees_the_state_before_an_open_write_and_does_not_hold_it_up(st
     writer = open_table(store, TABLE)
     writer.execute("BEGIN IMMEDIATE")
     writer.execute(f"UPDATE {TABLE.name} SET close = 77 WHERE symbol = 'ETEL'")
-    assert stores.quotes(store, "EGX", {})[1].price == 5.0
+    assert stores.quotes(store, "EGX")[1].price == 5.0
     writer.commit()
-    assert stores.quotes(store, "EGX", {})[1].price == 77.0
+    assert stores.quotes(store, "EGX")[1].price == 77.0
     reader = stores._read_only(store)
     reader.execute("BEGIN")
     reader.execute(f"SELECT * FROM {TABLE.name}").fetchone()

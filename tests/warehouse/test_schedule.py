@@ -196,6 +196,22 @@ def test_a_health_check_sees_a_run_that_is_due_failed_or_missed(place: Path) -> 
 def test_started_again_it_is_as_healthy_as_its_last_run_was(before: Schedule | None, why: str | None) -> None:
     if before:
         schedule.write_schedule(before)
+    assert failing_during_a_first_run() == [why]
+
+
+def test_a_broken_state_file_is_not_healthy_and_a_new_start_writes_it_anew() -> None:
+    file = schedule.schedule_file()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text('{"next_at": "2025-12')
+    why = schedule.failing(cairo("2025-12-06T02:00"))
+    assert why is not None
+    assert f"{file} cannot be read" in why
+    assert "start the schedule again" in why
+    assert failing_during_a_first_run() == [None]
+
+
+def failing_during_a_first_run() -> list[str | None]:
+    """Starts the schedule, asks within its first run, and stops it."""
     stop, seen = threading.Event(), []
 
     class Running(Runner):
@@ -205,7 +221,7 @@ def test_started_again_it_is_as_healthy_as_its_last_run_was(before: Schedule | N
             return Schedule(dt.datetime.now(dt.UTC))
 
     schedule.keep_running(Running(settings(), stop, []), stop, settings())
-    assert seen == [why]
+    return seen
 
 
 def test_started_it_brings_gold_up_to_date_at_once_and_ends_cleanly_when_asked(tmp_path: Path) -> None:
