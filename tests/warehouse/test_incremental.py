@@ -173,7 +173,7 @@ def test_runs_equal_a_rebuild(seed: int) -> None:
 
 
 @pytest.mark.timeout(1200)
-def test_a_long_history_of_deliveries_equals_a_rebuild(make_warehouse) -> None:
+def test_a_long_history_of_deliveries_equals_a_rebuild(make_warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two weeks with sessions run twice, corrections days later, replays, a renaming, a file, and late objects."""
     from warehouse.run import late_dates
     from warehouse.run import run as run_all
@@ -209,6 +209,7 @@ def test_a_long_history_of_deliveries_equals_a_rebuild(make_warehouse) -> None:
     put([daily("SWDY", DAYS[0], 55, at(DAYS[0], 13))], date=str(DAYS[0]))  # its writer was away for a week
     (archive / "streaming" / f"date={DAYS[0]}" / "symbol=SWDY" / "130500000000-0-000000000000000900.json").touch()
     assert late_dates(grown.context, DAYS[7], 30) == [DAYS[0]]
+    monkeypatch.setattr(grown.context, "test", lambda **_: pytest.fail("the unit tests of an unchanged project"))
     assert run_all(grown.context, at(DAYS[7], 17), 30)
     assert late_dates(grown.context, DAYS[7], 30) == []  # the object without a line is not loaded again and again
 
