@@ -84,7 +84,7 @@ airflow: airflow-install
 
 # All tests (those for real servers too, once `just servers` has started them)
 test *args: setup
-    {{py}} -m pytest -n 2 {{args}}
+    {{py}} -m pytest -n 2 --dist worksteal {{args}}
 
 # Get and start Kafka, InfluxDB, S3 and Toxiproxy on loopback, without Docker (builds them once, about 6 minutes)
 servers *names: setup
@@ -101,7 +101,7 @@ test-compose *args: setup
     EGX_TEST_KAFKA=127.0.0.1:${KAFKA_PORT:-9092} \
     EGX_TEST_INFLUXDB_URL=http://127.0.0.1:${INFLUXDB_PORT:-8086} EGX_TEST_INFLUXDB_TOKEN=$INFLUXDB_TOKEN EGX_TEST_INFLUXDB_ORG=egx \
     EGX_TEST_S3_ENDPOINT=http://127.0.0.1:${S3_PORT:-7070} AWS_ACCESS_KEY_ID=$S3_ACCESS_KEY AWS_SECRET_ACCESS_KEY=$S3_SECRET_KEY \
-    {{py}} -m pytest -n 2 {{args}}
+    {{py}} -m pytest -n 2 --dist worksteal {{args}}
 
 # The long crash suite: 200 faults, a table at the end (needs what `just servers` builds)
 crash *args: setup
