@@ -37,7 +37,7 @@ cases: dict[str, Callable[[Place], list[Row]]] = {
     "archive": lambda place: archive.against_consuming(place, rounds),
     "ingest": lambda place: ingest.against_producing(place, rounds) + ingest.simulated(place),
     "latency": lambda place: latency.from_source_to_query(place, rounds, 3 if quick else 15),
-    "processes": lambda place: scaling.two_processes(place, rounds, bars),
+    "processes": lambda place: scaling.two_processes(place, rounds, bars if quick else 4 * bars),
     "start": lambda place: starting.start(place, rounds),
     "idle": lambda place: starting.idle(place, 2 if quick else 20),
     "growth": lambda place: scaling.growth(place, rounds, backlogs, [16, 250, 5_000]),

@@ -6,12 +6,13 @@ import math
 import re
 import statistics
 import time
+from dataclasses import dataclass
 
 import boto3
 import urllib3
 
 from bench.place import TOPIC, Place, Row, in_turn, seldom
-from bench.process import leg, until
+from bench.process import Usage, leg, until
 from dataflows import process
 from dataflows.settings import Archive
 from tests.servers.legs import ends
@@ -20,11 +21,19 @@ from tests.servers.process import free_port
 _http = urllib3.PoolManager(retries=False, timeout=10)
 
 
+WIDE_BLOCK = 262_144
+"""Offsets; the backlog has less a partition."""
+
+
 def against_consuming(place: Place, rounds: int) -> list[Row]:
-    """The archive leg -> S3, until it has read all and, told to end, has written and committed it, against consuming alone."""
+    """The archive leg -> S3, until it has read all and, told to end, has written and committed it, against consuming alone.
+
+    With blocks as they are by default, which end within the backlog's epoch, and with some that do not.
+    """
     process.collect_seldom()  # as the leg's process does
-    alone, tuned, ours, peaks, cpus = [], [], [], [], []
-    last: list[tuple[str, int]] = []
+    alone, tuned = [], []
+    ours: list[_Run] = []
+    wide: list[_Run] = []
 
     def run_alone(number: int) -> None:
         began = time.perf_counter()
@@ -35,42 +44,61 @@ def against_consuming(place: Place, rounds: int) -> list[Row]:
         tuned.append(time.perf_counter() - began)
 
     def run_ours(number: int) -> None:
-        name, metrics = f"archive{number}", _Metrics()
-        usage = until(
-            leg("archive"),
-            place.settings(name, EGX_METRICS__PORT=str(metrics.port)),
-            seldom(lambda: metrics.value("egx_records_read_total") == place.bars, 0.05),
-            and_ended=True,
-        )
-        if not place.all_committed(name)():
-            raise RuntimeError("the archive leg ended without having committed everything")
-        ours.append(usage.wall_seconds)
-        peaks.append(usage.peak_mb)
-        cpus.append(usage.cpu_seconds / place.bars * 1e6)
-        # At the time of the last look the last epoch was still open.
-        last[:] = [(name, int(metrics.last("egx_write_batch_records_count")) + 1)]
+        ours.append(_run(place, f"archive{number}"))
+        wide.append(_run(place, f"wide{number}", EGX_ARCHIVE__BLOCK_MESSAGES=str(WIDE_BLOCK)))
 
     in_turn(rounds, run_ours, run_alone)
-    ((name, epochs),) = last
-    ratio = statistics.median(b / a for a, b in zip(ours, alone, strict=True))
-    rate, peer = place.bars / statistics.median(ours), place.bars / statistics.median(alone)
-    objects = _objects(place, name)
-    most = epochs * len({symbol for symbol, _ in objects})
-    with_blocks = most + _blocks_ended(place, objects)
-    many, few = len(objects), len(objects) <= most
+    peer = place.bars / statistics.median(alone)
+
+    def rate(measure: str, runs: list[_Run], goal: str = "") -> Row:
+        ratio = statistics.median(b / run.usage.wall_seconds for run, b in zip(runs, alone, strict=True))
+        median = place.bars / statistics.median(run.usage.wall_seconds for run in runs)
+        return Row("archive", measure, median, "bars/s", peer, ratio, goal, ratio >= 0.5 if goal else None)
+
+    def objects(measure: str, run: _Run, most: int, goal: str = "") -> Row:
+        many = len(run.objects)
+        return Row("archive", measure, many, "objects", most, many / most, goal, many <= most if goal else None)
+
+    cpu = statistics.median(run.usage.cpu_seconds for run in ours) / place.bars * 1e6
+    last, last_wide = ours[-1], wide[-1]
     return [
-        Row("archive", "backlog to S3, beside consuming alone", rate, "bars/s", peer, ratio, ">= 0.5x", ratio >= 0.5),
-        Row(
-            "archive",
-            "consuming alone, where a full queue stops it for 10 ms only",
-            place.bars / statistics.median(tuned),
-            "bars/s",
-        ),
-        Row("archive", "CPU a bar, until all is read", statistics.median(cpus), "us"),
-        Row("archive", "peak memory", max(peaks), "MB"),
-        Row("archive", "objects, beside one a symbol and epoch", many, "objects", most, many / most, "<= 1x", few),
-        Row("archive", "and one more where a block of offsets ends", many, "objects", with_blocks, many / with_blocks),
+        rate("backlog to S3, beside consuming alone", ours, ">= 0.5x"),
+        Row("archive", "consuming alone, a full queue stops it for 10 ms", place.bars / statistics.median(tuned), "bars/s"),
+        Row("archive", "CPU a bar, until all is read", cpu, "us"),
+        Row("archive", "peak memory", max(run.usage.peak_mb for run in ours), "MB"),
+        objects("objects, beside one a symbol and epoch", last, last.one_each(), "<= 1x"),
+        objects("and one more where a block of offsets ends", last, last.one_each() + _blocks_ended(place, last.objects)),
+        rate(f"blocks of {WIDE_BLOCK:,}: backlog to S3", wide),
+        Row("archive", f"blocks of {WIDE_BLOCK:,}: peak memory", max(run.usage.peak_mb for run in wide), "MB"),
+        objects(f"blocks of {WIDE_BLOCK:,}: objects", last_wide, last_wide.one_each()),
     ]
+
+
+@dataclass
+class _Run:
+    """What the leg took, its epochs, and the (symbol, partition) of each object."""
+
+    usage: Usage
+    epochs: int
+    objects: list[tuple[str, int]]
+
+    def one_each(self) -> int:
+        """How many objects one a symbol and epoch would be."""
+        return self.epochs * len({symbol for symbol, _ in self.objects})
+
+
+def _run(place: Place, name: str, **settings: str) -> _Run:
+    metrics = _Metrics()
+    usage = until(
+        leg("archive"),
+        place.settings(name, EGX_METRICS__PORT=str(metrics.port), **settings),
+        seldom(lambda: metrics.value("egx_records_read_total") == place.bars, 0.05),
+        and_ended=True,
+    )
+    if not place.all_committed(name)():
+        raise RuntimeError("the archive leg ended without having committed everything")
+    # At the time of the last look the last epoch was still open.
+    return _Run(usage, int(metrics.last("egx_write_batch_records_count")) + 1, _objects(place, name))
 
 
 def _blocks_ended(place: Place, objects: list[tuple[str, int]]) -> int:

@@ -38,10 +38,10 @@ def against_producing(place: Place, rounds: int) -> list[Row]:
         place.fill(name, 0)
         began = place.folder / f"{name}.began"
         settings = place.settings(name, name) | {"BENCH_BARS": str(place.bars), "BENCH_BEGAN": str(began)}
-        cpu_seconds = ended(OFFERING, settings)
+        usage = ended(OFFERING, settings)
         at, cpu = map(float, began.read_text().split())
         ours.append(time.time() - at)
-        cpus.append((cpu_seconds - cpu) / place.bars * 1e6)
+        cpus.append((usage.cpu_seconds - cpu) / place.bars * 1e6)
         if (written := sum(ends(place.kafka.address, name).values())) != place.bars:
             raise RuntimeError(f"{written} of {place.bars} bars are in the topic")
     ratio = statistics.median(b / a for a, b in zip(ours, alone, strict=True))
@@ -72,11 +72,13 @@ def simulated(place: Place) -> list[Row]:
         "EGX_SOURCE__SIMULATED__SPEED": "0",
         "EGX_SOURCE__FOLLOW": "false",
     }
-    began = time.perf_counter()
-    ended(leg("ingest"), place.settings("simulated", "simulated") | settings)
-    seconds = time.perf_counter() - began
+    usage = ended(leg("ingest"), place.settings("simulated", "simulated") | settings)
     bars = sum(ends(place.kafka.address, "simulated").values())
-    return [Row("ingest", f"{bars:,} simulated bars to Kafka, start and source included", bars / seconds, "bars/s")]
+    measure = f"{bars:,} simulated bars to Kafka, start and source included"
+    return [
+        Row("ingest", measure, bars / usage.wall_seconds, "bars/s"),
+        Row("ingest", "peak memory meanwhile", usage.peak_mb, "MB"),
+    ]
 
 
 def _produce(place: Place, ready: list[Record]) -> float:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import resource
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -102,16 +102,22 @@ def until(
         return Usage(wall, cpu, process.peak_mb)
 
 
-def ended(command: Sequence[str], environment: Mapping[str, str], *, timeout: float = 300) -> float:
-    """Runs a command to its own end; the CPU seconds that it took. Raises RuntimeError where it fails."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run(
-        command, cwd=PROJECT, env=_environment(environment), capture_output=True, text=True, timeout=timeout, check=False
-    )
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}: {done.stderr[-2000:]}")
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+def ended(command: Sequence[str], environment: Mapping[str, str], *, timeout: float = 300) -> Usage:
+    """Runs a command to its own end. Raises RuntimeError where it fails or is not done in time."""
+    began = time.perf_counter()
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as errors:
+        process = subprocess.Popen(
+            command, cwd=PROJECT, env=_environment(environment), stdout=subprocess.DEVNULL, stderr=errors, text=True
+        )
+        late = threading.Timer(timeout, process.kill)
+        late.start()
+        _, status, usage = os.wait4(process.pid, 0)
+        late.cancel()
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            errors.seek(0)
+            raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}: {errors.read()[-2000:]}")
+    return Usage(time.perf_counter() - began, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024 / 1e6)
 
 
 def _environment(environment: Mapping[str, str]) -> dict[str, str]:
