@@ -14,26 +14,25 @@ import urllib3
 from bench.place import TOPIC, Place, Row, in_turn, seldom
 from bench.process import Usage, leg, until
 from dataflows import process
-from dataflows.settings import Archive
 from tests.servers.legs import ends
 from tests.servers.process import free_port
 
 _http = urllib3.PoolManager(retries=False, timeout=10)
 
 
-WIDE_BLOCK = 262_144
-"""Offsets; the backlog has less a partition."""
+NARROW_BLOCK = 65_536
+"""Offsets; the backlog has more than two a partition."""
 
 
 def against_consuming(place: Place, rounds: int) -> list[Row]:
     """The archive leg -> S3, until it has read all and, told to end, has written and committed it, against consuming alone.
 
-    With blocks as they are by default, which end within the backlog's epoch, and with some that do not.
+    With blocks as they are by default, which hold the backlog, and with some that end within its epoch.
     """
     process.collect_seldom()  # as the leg's process does
     alone, tuned = [], []
     ours: list[_Run] = []
-    wide: list[_Run] = []
+    narrow: list[_Run] = []
 
     def run_alone(number: int) -> None:
         began = time.perf_counter()
@@ -45,7 +44,7 @@ def against_consuming(place: Place, rounds: int) -> list[Row]:
 
     def run_ours(number: int) -> None:
         ours.append(_run(place, f"archive{number}"))
-        wide.append(_run(place, f"wide{number}", EGX_ARCHIVE__BLOCK_MESSAGES=str(WIDE_BLOCK)))
+        narrow.append(_run(place, f"narrow{number}", EGX_ARCHIVE__BLOCK_MESSAGES=str(NARROW_BLOCK)))
 
     in_turn(rounds, run_ours, run_alone)
     peer = place.bars / statistics.median(alone)
@@ -60,17 +59,17 @@ def against_consuming(place: Place, rounds: int) -> list[Row]:
         return Row("archive", measure, many, "objects", most, many / most, goal, many <= most if goal else None)
 
     cpu = statistics.median(run.usage.cpu_seconds for run in ours) / place.bars * 1e6
-    last, last_wide = ours[-1], wide[-1]
+    last, last_narrow = ours[-1], narrow[-1]
+    blocks = last_narrow.one_each() + _blocks_ended(place, last_narrow.objects, NARROW_BLOCK)
     return [
         rate("backlog to S3, beside consuming alone", ours, ">= 0.5x"),
         Row("archive", "consuming alone, a full queue stops it for 10 ms", place.bars / statistics.median(tuned), "bars/s"),
         Row("archive", "CPU a bar, until all is read", cpu, "us"),
         Row("archive", "peak memory", max(run.usage.peak_mb for run in ours), "MB"),
         objects("objects, beside one a symbol and epoch", last, last.one_each(), "<= 1x"),
-        objects("and one more where a block of offsets ends", last, last.one_each() + _blocks_ended(place, last.objects)),
-        rate(f"blocks of {WIDE_BLOCK:,}: backlog to S3", wide),
-        Row("archive", f"blocks of {WIDE_BLOCK:,}: peak memory", max(run.usage.peak_mb for run in wide), "MB"),
-        objects(f"blocks of {WIDE_BLOCK:,}: objects", last_wide, last_wide.one_each()),
+        rate(f"blocks of {NARROW_BLOCK:,}: backlog to S3", narrow),
+        Row("archive", f"blocks of {NARROW_BLOCK:,}: peak memory", max(run.usage.peak_mb for run in narrow), "MB"),
+        objects(f"blocks of {NARROW_BLOCK:,}: objects, beside one more where one ends", last_narrow, blocks),
     ]
 
 
@@ -101,12 +100,11 @@ def _run(place: Place, name: str, **settings: str) -> _Run:
     return _Run(usage, int(metrics.last("egx_write_batch_records_count")) + 1, _objects(place, name))
 
 
-def _blocks_ended(place: Place, objects: list[tuple[str, int]]) -> int:
+def _blocks_ended(place: Place, objects: list[tuple[str, int]], block: int) -> int:
     """How often a block of offsets ends within an epoch, once for each symbol of its partition."""
     symbols: dict[int, set[str]] = {}
     for symbol, partition in objects:
         symbols.setdefault(partition, set()).add(symbol)
-    block = Archive().block_messages
     return sum(
         len(symbols[partition]) * (math.ceil(end / block) - 1)
         for partition, end in ends(place.kafka.address, TOPIC).items()

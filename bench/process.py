@@ -109,15 +109,19 @@ def ended(command: Sequence[str], environment: Mapping[str, str], *, timeout: fl
         process = subprocess.Popen(
             command, cwd=PROJECT, env=_environment(environment), stdout=subprocess.DEVNULL, stderr=errors, text=True
         )
-        late = threading.Timer(timeout, process.kill)
-        late.start()
-        _, status, usage = os.wait4(process.pid, 0)
-        late.cancel()
+        watched, peak = psutil.Process(process.pid), 0.0
+        # What the kernel counts as the largest has the memory of this process in it, from which it was forked.
+        while not (found := os.wait4(process.pid, os.WNOHANG))[0]:
+            peak = max(peak, watched.memory_info().rss / 1e6)
+            if time.perf_counter() - began > timeout:
+                process.kill()
+            time.sleep(0.02)
+        _, status, usage = found
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             errors.seek(0)
             raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}: {errors.read()[-2000:]}")
-    return Usage(time.perf_counter() - began, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024 / 1e6)
+    return Usage(time.perf_counter() - began, usage.ru_utime + usage.ru_stime, peak)
 
 
 def _environment(environment: Mapping[str, str]) -> dict[str, str]:

@@ -189,7 +189,7 @@ class S3(Section, frozen=True):
 class Archive(Section, frozen=True):
     url: ArchiveUrl = "data/archive/streaming/"
     group: str = "egx-s3-writer"
-    block_messages: Count = 65536
+    block_messages: Count = 262144
     parallel: Annotated[int, Meta(ge=1, le=256)] = 16
     s3: S3 = S3()
 
