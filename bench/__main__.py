@@ -63,9 +63,9 @@ with tempfile.TemporaryDirectory(prefix="bench-") as folder, Place.open(Path(fol
         for row in measured:
             rows.append(row)
             console.print(f"  {row.measure}: {results.number(row.ours)} {row.unit}", highlight=False)
-        complete = not left_out and rows and name == list(cases)[-1] and not chosen.only
+        complete = not left_out and name == list(cases)[-1] and not chosen.only
         found = results.Results(
-            at, results.machine(), results.commit(), before, bars, rounds, time.monotonic() - began, rows, bool(complete)
+            at, results.machine(), results.commit(), before, bars, rounds, time.monotonic() - began, rows, complete
         )
         if not quick:
             results.write(found)  # after each case: a run that is broken off has measured something

@@ -13,7 +13,7 @@ _FOREVER: Final = dt.date.max
 
 
 class Company(NamedTuple):
-    """A company of the warehouse's seed companies.csv: its names in English and Arabic, and the currency of its prices."""
+    """A company of the warehouse's seed companies.csv: its names in English and Arabic, its prices' currency, its status."""
 
     name: str
     name_ar: str
