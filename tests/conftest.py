@@ -4,6 +4,10 @@ import os
 
 from hypothesis import HealthCheck, settings
 
+# SQLMesh loads a project in forked processes. Forked from a test process, which holds the threads and the garbage of other
+# libraries (DuckDB, librdkafka), one crashed once in Python's garbage collector.
+os.environ.setdefault("MAX_FORK_WORKERS", "1")
+
 pytest_plugins = ["tests.servers.fixtures", "tests.browsers", "tests.egxpy_double"]
 
 # Properties: a few seconds each by default; EGX_HYPOTHESIS_PROFILE=long looks 30 times further.
