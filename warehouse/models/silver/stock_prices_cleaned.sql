@@ -31,6 +31,7 @@ WITH bars AS (
     exchange,
     bar_interval,
     bar_time,
+    trade_date,
     open_price,
     high_price,
     low_price,
@@ -52,6 +53,7 @@ WITH bars AS (
     h.exchange,
     h.bar_interval,
     h.bar_time,
+    h.trade_date,
     h.open_price,
     h.high_price,
     h.low_price,
@@ -77,10 +79,9 @@ WITH bars AS (
 ), judged AS (
   SELECT
     *,
-    NULLIF(
-      IFF(high_price < low_price, 'high below low; ', '') || IFF(open_price > high_price OR open_price < low_price, 'open outside the range; ', '') || IFF(close_price > high_price OR close_price < low_price, 'close outside the range; ', ''),
-      ''
-    ) AS anomaly_reason
+    COALESCE(high_price < low_price, FALSE) AS is_inverted,
+    COALESCE(open_price > high_price OR open_price < low_price, FALSE) AS is_open_outside,
+    COALESCE(close_price > high_price OR close_price < low_price, FALSE) AS is_close_outside
   FROM bars
 )
 SELECT
@@ -88,7 +89,7 @@ SELECT
   exchange::VARCHAR AS exchange,
   bar_interval::VARCHAR AS bar_interval,
   bar_time::TIMESTAMP AS bar_time,
-  @CAIRO_DATE(bar_time)::DATE AS trade_date,
+  trade_date::DATE AS trade_date,
   open_price::DECIMAL(18, 4) AS open_price,
   high_price::DECIMAL(18, 4) AS high_price,
   low_price::DECIMAL(18, 4) AS low_price,
@@ -102,9 +103,12 @@ SELECT
     AND NOT volume IS NULL
   )::BOOLEAN AS is_complete,
   (
-    NOT anomaly_reason IS NULL
+    is_inverted OR is_open_outside OR is_close_outside
   )::BOOLEAN AS has_anomaly,
-  anomaly_reason::VARCHAR AS anomaly_reason,
+  NULLIF(
+    IFF(is_inverted, 'high below low; ', '') || IFF(is_open_outside, 'open outside the range; ', '') || IFF(is_close_outside, 'close outside the range; ', ''),
+    ''
+  )::VARCHAR AS anomaly_reason,
   is_final::BOOLEAN AS is_final,
   data_source::VARCHAR AS data_source,
   source::VARCHAR AS source,

@@ -2,6 +2,9 @@ MODEL (
   name silver.stock_prices_history,
   kind FULL,
   description 'The latest version of each bar that came in a file, typed.',
+  column_descriptions (
+    trade_date = 'Day of the exchange, Africa/Cairo'
+  ),
   grain (symbol, exchange, bar_interval, bar_time),
   audits (
     not_null(columns := (symbol, exchange, bar_interval, bar_time, ingested_at)),
@@ -14,6 +17,7 @@ SELECT
   exchange::VARCHAR AS exchange,
   bar_interval::VARCHAR AS bar_interval,
   bar_time::TIMESTAMP AS bar_time,
+  @CAIRO_DATE(bar_time)::DATE AS trade_date,
   TRY_CAST(open AS DECIMAL(18, 4))::DECIMAL(18, 4) AS open_price,
   TRY_CAST(high AS DECIMAL(18, 4))::DECIMAL(18, 4) AS high_price,
   TRY_CAST(low AS DECIMAL(18, 4))::DECIMAL(18, 4) AS low_price,

@@ -5,6 +5,9 @@ MODEL (
     lookback 1
   ),
   description 'The latest version of each streamed bar. Every bar touched in the interval is decided again from all of its deliveries, so that neither the order of deliveries nor that of runs matters.',
+  column_descriptions (
+    trade_date = 'Day of the exchange, Africa/Cairo'
+  ),
   grain (symbol, exchange, bar_interval, bar_time),
   audits (
     not_null(columns := (symbol, exchange, bar_interval, bar_time, ingested_at)),
@@ -61,6 +64,7 @@ SELECT
   exchange::VARCHAR AS exchange,
   bar_interval::VARCHAR AS bar_interval,
   bar_time::TIMESTAMP AS bar_time,
+  @CAIRO_DATE(bar_time)::DATE AS trade_date,
   TRY_CAST(open AS DECIMAL(18, 4))::DECIMAL(18, 4) AS open_price,
   TRY_CAST(high AS DECIMAL(18, 4))::DECIMAL(18, 4) AS high_price,
   TRY_CAST(low AS DECIMAL(18, 4))::DECIMAL(18, 4) AS low_price,
