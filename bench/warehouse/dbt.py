@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import os
 import re
 import shutil
@@ -31,15 +32,14 @@ egx:
 MOMENTUM = """
 import sys
 sys.path.insert(0, '@WAREHOUSE')
-from indicators import momentum
+from momentum import changed_bars, computed_rows
 
 def model(dbt, session):
-    dbt.config(materialized='table')
-    bars = dbt.ref('stock_prices_daily').project(
-        'symbol, trade_date, adj_high::DOUBLE AS high, adj_low::DOUBLE AS low, adj_close::DOUBLE AS close'
-    ).order('symbol, trade_date').df()
-    bars.columns = [column.lower() for column in bars.columns]
-    return momentum(bars)
+    dbt.config(materialized='incremental', incremental_strategy='delete+insert', unique_key=['symbol', 'trade_date'])
+    dbt.ref('stock_prices_daily')
+    own = f'{dbt.this}' if dbt.is_incremental else "(@NOTHING)"
+    rows = computed_rows(session.execute(changed_bars(f'{dbt.this.schema}.stock_prices_daily', own)).df())
+    return rows.rename(columns=str.lower)
 """
 
 
@@ -86,8 +86,9 @@ class Dbt:
                     self.copy_table(context, model.name, models, name)
                 continue
             keys = list(dict.fromkeys(key.name.lower() for grain in model.grains for key in grain.find_all(exp.Column)))
-            if name == "fct_stock_momentum":
-                (models / f"{name}.py").write_text(MOMENTUM.replace("@WAREHOUSE", str(PROJECT / "warehouse")))
+            if name == "stock_prices_momentum":
+                made = MOMENTUM.replace("@WAREHOUSE", str(PROJECT / "warehouse")).replace("@NOTHING", self.nothing(model))
+                (models / f"{name}.py").write_text(made)
             elif name == "stock_prices_historical":
                 self.copy_table(context, model.name, models, name)
             else:
@@ -100,6 +101,8 @@ class Dbt:
                 )  # fmt: skip
                 sql = query.sql("duckdb", pretty=True)
                 sql = sql.replace("2001-01-01", "{{ var('first') }}").replace("2001-12-31", "{{ var('last') }}")
+                own = "{% if is_incremental() %}{{ this }}{% else %}(" + self.nothing(model) + "){% endif %}"
+                sql = sql.replace(model.fqn, own)
                 sql = re.sub(r'"EGX_DW"\."\w+"\."(\w+)"', lambda found: "{{ ref('" + found[1].lower() + "') }}", sql)
                 if name == "stock_prices_raw":
                     sql = self.read_archive(sql)
@@ -108,8 +111,9 @@ class Dbt:
                 continue
             columns = "\n".join(f"      - name: {key}\n        data_tests: [not_null]" for key in keys)
             unique = " || '|' || ".join(f"{key}::VARCHAR" for key in keys)
+            hook = f"    config: {{post_hook: {json.dumps(after)}}}\n" if (after := self.afterwards(model)) else ""
             tests.append(
-                f'  - name: {name}\n    data_tests:\n      - unique: {{column_name: "{unique}"}}\n    columns:\n{columns}'
+                f'  - name: {name}\n{hook}    data_tests:\n      - unique: {{column_name: "{unique}"}}\n    columns:\n{columns}'
             )
         (models / "tests.yml").write_text("version: 2\nmodels:\n" + "\n".join(tests) + "\n")
         context.close()
@@ -123,6 +127,19 @@ class Dbt:
         if model.kind.is_incremental_by_time_range:
             return "{{ config(materialized='incremental', incremental_strategy='delete+insert', unique_key='delivered_on') }}\n"
         return ""
+
+    def nothing(self, model: t.Any) -> str:
+        """A model's columns without rows: what it reads as its own before it is there."""
+        columns = ", ".join(f"NULL::{kind.sql('duckdb')} AS {name}" for name, kind in model.columns_to_types.items())
+        return f"SELECT {columns} WHERE FALSE"
+
+    def afterwards(self, model: t.Any) -> str:
+        """A model's statement after its query, as dbt's post_hook."""
+        from sqlmesh.core.macros import RuntimeStage
+
+        statements = model.render_post_statements(runtime_stage=RuntimeStage.EVALUATING, start="2001-01-01", end="2001-12-31")
+        sql = "; ".join(statement.sql("duckdb") for statement in statements).replace(model.fqn, "{{ this }}")
+        return re.sub(r'"EGX_DW"\."\w+"\."(\w+)"', lambda found: "{{ this.schema }}." + found[1].lower(), sql)
 
     def read_archive(self, sql: str) -> str:
         """SQLMesh's macro reads the days of the interval; so does this, with the same function over the same files."""

@@ -20,13 +20,21 @@ TABLES = (
     "silver.stock_prices_cleaned",
     "silver.stock_price_versions",
     "silver.stock_prices_daily",
+    "silver.stock_prices_momentum",
     "gold.fct_stock_intraday_prices",
     "gold.fct_stock_daily_prices",
     "gold.dim_stock",
     "gold.vw_gold_data_quality",
 )
 # What keeps rows from one run to the next; the other models are made anew from these by each run.
-KEPT = ("bronze.stock_prices_raw", "silver.stock_prices_streamed", "gold.fct_stock_intraday_prices")
+KEPT = (
+    "bronze.stock_prices_raw",
+    "silver.stock_prices_streamed",
+    "silver.stock_prices_daily",
+    "silver.stock_prices_momentum",
+    "gold.fct_stock_daily_prices",
+    "gold.fct_stock_intraday_prices",
+)
 DAYS = trading_days(dt.date(2026, 9, 6), 8)
 
 

@@ -8,7 +8,7 @@ import talib
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from warehouse.indicators import momentum, smoothed
+from warehouse.indicators import STATE, momentum, smoothed
 
 
 def walk(seed: int, days: int, symbol: str) -> pd.DataFrame:
@@ -19,7 +19,7 @@ def walk(seed: int, days: int, symbol: str) -> pd.DataFrame:
     first = dt.date(2024, 1, 1)
     return pd.DataFrame({
         "symbol": symbol, "trade_date": [first + dt.timedelta(day) for day in range(days)],
-        "high": high, "low": low, "close": close,
+        "high": high, "low": low, "close": close, "volume": random.integers(0, 2**33, days),
     })  # fmt: skip
 
 
@@ -40,8 +40,30 @@ def test_momentum_equals_ta_lib(seed: int, lengths: list[int]) -> None:
             expected |= {"rsi_14": talib.RSI(close, 14), "atr_14": talib.ATR(high, low, close, 14)}
         for name, values in expected.items():
             np.testing.assert_allclose(ours[name].to_numpy(float), values, rtol=1e-9, atol=1e-9, err_msg=name)
+        # TA-Lib begins with the first day's volume, we with 0
+        volume = bars["volume"].to_numpy(float)
+        assert ours["obv"].to_numpy().tolist() == (talib.OBV(close, volume) - volume[0]).tolist()
         if len(close) <= 14:
             assert ours[["rsi_14", "atr_14"]].isna().all(axis=None)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6), st.lists(st.tuples(st.integers(35, 200), st.integers(0, 200)), min_size=1, max_size=4), st.data())
+def test_going_on_from_any_day_gives_the_same_bits(seed: int, lengths: list[tuple[int, int]], data: st.DataObject) -> None:
+    """Companies whose indicators are known up to a day, and one that has none yet."""
+    companies = [walk(seed + number, known + new, f"S{number}") for number, (known, new) in enumerate(lengths)]
+    young = walk(seed, data.draw(st.integers(1, 60)), "YOUNG")
+    whole = momentum(pd.concat([*companies, young], ignore_index=True))
+    parts = []
+    for number, (bars, (known, _)) in enumerate(zip(companies, lengths, strict=True)):
+        state = whole.loc[whole["symbol"] == f"S{number}", list(STATE)].iloc[known - 1 :].reset_index(drop=True)
+        state.iloc[1:] = np.nan
+        parts.append(pd.concat([bars.iloc[known - 1 :].reset_index(drop=True), state], axis="columns"))
+    gone_on = pd.concat([*parts, young], ignore_index=True)
+    gone_on["obv"] = gone_on["obv"].fillna(0)
+    found = momentum(gone_on)
+    expected = whole.merge(gone_on[["symbol", "trade_date"]])
+    pd.testing.assert_frame_equal(found, expected, check_exact=True)
 
 
 @given(st.lists(st.floats(-100, 100), min_size=1, max_size=30), st.integers(1, 12))

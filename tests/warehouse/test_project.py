@@ -96,7 +96,7 @@ def test_a_plan_from_either_folder_publishes_gold_and_the_snapshot(environment: 
     assert (f"{today:%Y-%m-%d}*" in shown.stdout and "NEUTRAL" in shown.stdout) or "BULLISH" in shown.stdout
 
     published = sorted(path.stem for path in (tmp_path / "warehouse" / "gold").glob("*.parquet"))
-    assert published == ["dim_date", "dim_stock", "fct_stock_daily_prices", "fct_stock_intraday_prices", "fct_stock_momentum",
+    assert published == ["dim_date", "dim_stock", "fct_stock_daily_prices", "fct_stock_intraday_prices",
                          "vw_gold_data_quality", "vw_gold_market_breadth", "vw_gold_market_snapshot", "vw_gold_price_history",
                          "vw_gold_top_movers", "vw_gold_volume_leaders"]  # fmt: skip
     prices = duckdb.sql(f"SELECT * FROM '{tmp_path}/warehouse/gold/fct_stock_daily_prices.parquet'")
@@ -147,7 +147,7 @@ def test_a_blocking_audit_that_fails_keeps_gold_and_what_is_published_as_they_we
 
     gold, files = warehouse.table("gold.fct_stock_daily_prices"), published()
     assert len(gold) == 1
-    assert len(files) == 11
+    assert len(files) == 10
     streamed = physical(warehouse, "silver.stock_prices_streamed")
     execute(f"UPDATE {streamed} SET close_price = -1 WHERE bar_interval = 'Daily'")
     assert not warehouse.run()
@@ -157,7 +157,7 @@ def test_a_blocking_audit_that_fails_keeps_gold_and_what_is_published_as_they_we
         warehouse.plan(restate_models=["silver.stock_prices_cleaned"])
     assert published() == files
 
-    execute(f"UPDATE {streamed} SET close_price = 80, volume = 77 WHERE bar_interval = 'Daily'")
+    execute(f"UPDATE {streamed} SET close_price = 80, volume = 77, delivered_on = CURRENT_DATE WHERE bar_interval = 'Daily'")
     assert warehouse.run()
     assert warehouse.rows("SELECT volume FROM gold.fct_stock_daily_prices") == [(77,)]
     assert published().keys() == files.keys()

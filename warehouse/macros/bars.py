@@ -45,3 +45,38 @@ def cairo_time(evaluator, day: exp.Expression, time: exp.Expression):
         f"CONVERT_TIMEZONE('Africa/Cairo', 'UTC', ({day_sql}::VARCHAR || ' ' || {time_sql} || ':00')::TIMESTAMP_NTZ)",
         dialect="snowflake",
     )
+
+
+@macro()
+def usable_bars(evaluator):
+    """FROM @USABLE_BARS(): the bars that daily rows are made of, as usable_bars, each under its company's symbol of today."""
+    return parse_one(
+        """
+        SELECT
+          COALESCE(r.new_symbol, b.symbol) AS symbol,
+          b.symbol AS traded_symbol,
+          b.bar_interval,
+          b.bar_time,
+          b.trade_date,
+          b.open_price,
+          b.high_price,
+          b.low_price,
+          b.close_price,
+          b.volume,
+          b.is_final,
+          b.data_source,
+          b.ingested_at
+        FROM silver.stock_prices_cleaned AS b
+        LEFT JOIN bronze.symbol_history AS r
+          ON b.symbol = r.old_symbol
+        WHERE
+          b.exchange = 'EGX'
+          AND b.bar_interval IN ('Daily', '1 Minute', '5 Minute', '30 Minute')
+          AND NOT b.has_anomaly
+          AND NOT b.open_price IS NULL
+          AND NOT b.high_price IS NULL
+          AND NOT b.low_price IS NULL
+          AND NOT b.close_price IS NULL
+        """,
+        dialect="snowflake",
+    ).subquery("usable_bars")

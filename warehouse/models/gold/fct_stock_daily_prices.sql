@@ -1,7 +1,10 @@
 MODEL (
   name gold.fct_stock_daily_prices,
-  kind FULL,
-  description 'One row per company and trading day: prices, changes, indicators and signals. Moving windows are computed over the whole past on prices adjusted for corporate actions, then stated on the basis of the day of the row, so that they compare with its prices as traded and do not change when a later action comes.',
+  kind INCREMENTAL_BY_UNIQUE_KEY (
+    unique_key (symbol, trade_date),
+    lookback 1
+  ),
+  description 'One row per company and trading day: prices, changes, indicators and signals. Moving windows are computed over the whole past on prices adjusted for corporate actions, then stated on the basis of the day of the row, so that they compare with its prices as traded and do not change when a later action comes. Rows of a company before the first day on which silver.stock_prices_daily has another bar stay.',
   column_descriptions (
     close_price = 'As traded on the day; so are open, high, low and volume',
     adj_close = 'On the basis of today: corrected for the corporate actions after the day; so are the other adj_ columns',
@@ -30,15 +33,69 @@ MODEL (
   )
 );
 
-WITH traded AS (
+@EMPTY_BEFORE_REBUILD();
+
+WITH changes AS (
+  /* the first day of each company on which silver has another bar than its row here */
   SELECT
-    *,
+    COALESCE(d.symbol, f.symbol) AS symbol,
+    MIN(COALESCE(d.trade_date, f.trade_date)) AS first_day
+  FROM silver.stock_prices_daily AS d
+  FULL JOIN gold.fct_stock_daily_prices AS f
+    ON d.symbol = f.symbol AND d.trade_date = f.trade_date
+  WHERE
+    d.symbol IS NULL
+    OR f.symbol IS NULL
+    OR d.traded_symbol IS DISTINCT FROM f.traded_symbol
+    OR d.open_price IS DISTINCT FROM f.open_price
+    OR d.high_price IS DISTINCT FROM f.high_price
+    OR d.low_price IS DISTINCT FROM f.low_price
+    OR d.close_price IS DISTINCT FROM f.close_price
+    OR d.volume IS DISTINCT FROM f.volume
+    OR d.built_from IS DISTINCT FROM f.built_from
+    OR d.bar_count IS DISTINCT FROM f.bar_count
+    OR d.is_final IS DISTINCT FROM f.is_final
+    OR d.data_source IS DISTINCT FROM f.data_source
+    OR d.ingested_at IS DISTINCT FROM f.ingested_at
+    OR d.adjustment_factor IS DISTINCT FROM f.adjustment_factor
+  GROUP BY
+    COALESCE(d.symbol, f.symbol)
+), reaches AS (
+  /* the windows of that day reach back over 199 rows and 363 days: where these have fewer rows, to the company's first */
+  SELECT
+    c.symbol,
+    c.first_day,
+    MIN(d.trade_date) AS first_date,
+    IFF(
+      COUNT(
+        IFF(
+          d.trade_date < c.first_day
+          AND d.trade_date >= DATEADD(DAY, -363, c.first_day::TIMESTAMP)::DATE,
+          1,
+          NULL
+        )
+      ) >= 199,
+      DATEADD(DAY, -363, c.first_day::TIMESTAMP)::DATE,
+      MIN(d.trade_date)
+    ) AS from_day
+  FROM changes AS c
+  INNER JOIN silver.stock_prices_daily AS d
+    ON c.symbol = d.symbol
+  GROUP BY
+    c.symbol,
+    c.first_day
+), traded AS (
+  SELECT
+    d.*,
+    r.first_day,
+    r.first_date,
     (
-      LAG(adj_close) OVER (PARTITION BY symbol ORDER BY trade_date)
+      LAG(d.adj_close) OVER (PARTITION BY d.symbol ORDER BY d.trade_date)
     )::DOUBLE AS adj_previous,
-    LAG(trade_date) OVER (PARTITION BY symbol ORDER BY trade_date) AS previous_date,
-    MIN(trade_date) OVER (PARTITION BY symbol) AS first_date
-  FROM silver.stock_prices_daily
+    LAG(d.trade_date) OVER (PARTITION BY d.symbol ORDER BY d.trade_date) AS previous_date
+  FROM silver.stock_prices_daily AS d
+  INNER JOIN reaches AS r
+    ON d.symbol = r.symbol AND d.trade_date >= r.from_day
 ), windowed AS (
   SELECT
     *,
@@ -48,22 +105,6 @@ WITH traded AS (
     @MOVING_AVERAGE(adj_volume, 7) AS adj_volume_ma_7d,
     @MOVING_AVERAGE(adj_close, 20) AS adj_mean_20d,
     @MOVING_DEVIATION(adj_close, 20) AS adj_deviation_20d,
-    SUM(
-      COALESCE(
-        CASE
-          WHEN adj_close > adj_previous
-          THEN adj_volume
-          WHEN adj_close < adj_previous
-          THEN -adj_volume
-          ELSE 0
-        END,
-        0
-      )
-    ) OVER (
-      PARTITION BY symbol
-      ORDER BY trade_date
-      ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW
-    ) AS obv,
     MAX(adj_high) OVER (
       PARTITION BY symbol
       ORDER BY trade_date
@@ -94,10 +135,13 @@ WITH traded AS (
     m.macd / w.adjustment_factor AS macd,
     m.macd_signal / w.adjustment_factor AS macd_signal,
     m.rsi_14,
-    m.atr_14 / w.adjustment_factor AS atr_14
+    m.atr_14 / w.adjustment_factor AS atr_14,
+    m.obv
   FROM windowed AS w
-  LEFT JOIN gold.fct_stock_momentum AS m
+  LEFT JOIN silver.stock_prices_momentum AS m
     ON w.symbol = m.symbol AND w.trade_date = m.trade_date
+  WHERE
+    w.trade_date >= w.first_day
 ), limited AS (
   SELECT
     *,
@@ -206,4 +250,6 @@ SELECT
     THEN 'LOW'
     ELSE 'NORMAL'
   END::VARCHAR AS volume_signal
-FROM limited
+FROM limited;
+
+@KEEP_DAYS_OF(silver.stock_prices_daily)

@@ -1,14 +1,16 @@
 MODEL (
   name silver.stock_prices_daily,
-  kind FULL,
-  description 'One row per company and trading day: its Daily bar, or its intraday bars rolled up where there is none, with the factor that puts it on the basis of today.',
+  kind INCREMENTAL_BY_UNIQUE_KEY (
+    unique_key (symbol, trade_date),
+    lookback 1
+  ),
+  description 'One row per company and trading day: its Daily bar, or its intraday bars rolled up where there is none, with the factor that puts it on the basis of today. A day with a bar delivered in the interval is made again as a whole.',
   column_descriptions (
     symbol = 'Symbol the company trades under now',
     traded_symbol = 'Symbol of that day',
     built_from = 'Daily, or the interval that was rolled up: 1 Minute before 5 before 30 Minute',
     bar_count = 'Bars that went into the row',
-    adjustment_factor = 'Product of 1 / ratio over the corporate actions after that day',
-    day_number = 'Trading days of the company so far, from 1'
+    adjustment_factor = 'Product of 1 / ratio over the corporate actions after that day'
   ),
   grain (symbol, trade_date),
   audits (
@@ -17,32 +19,30 @@ MODEL (
   )
 );
 
-WITH usable AS (
+WITH changed AS (
+  /* company days with a bar delivered in the interval. A file's time says nothing about when it was put there or taken away:
+  days that have one of its bars, or had one, are always made again */
   SELECT
     COALESCE(r.new_symbol, b.symbol) AS symbol,
-    b.symbol AS traded_symbol,
-    b.bar_interval,
-    b.bar_time,
-    b.trade_date,
-    b.open_price,
-    b.high_price,
-    b.low_price,
-    b.close_price,
-    b.volume,
-    b.is_final,
-    b.data_source,
-    b.ingested_at
+    b.trade_date
   FROM silver.stock_prices_cleaned AS b
   LEFT JOIN bronze.symbol_history AS r
     ON b.symbol = r.old_symbol
   WHERE
-    b.exchange = 'EGX'
-    AND b.bar_interval IN ('Daily', '1 Minute', '5 Minute', '30 Minute')
-    AND NOT b.has_anomaly
-    AND NOT b.open_price IS NULL
-    AND NOT b.high_price IS NULL
-    AND NOT b.low_price IS NULL
-    AND NOT b.close_price IS NULL
+    b.delivered_on BETWEEN @start_ds AND @end_ds OR b.data_source = 'HISTORICAL'
+  UNION
+  SELECT
+    d.symbol,
+    d.trade_date
+  FROM silver.stock_prices_daily AS d
+  WHERE
+    d.data_source <> 'STREAMING'
+), usable AS (
+  SELECT
+    usable_bars.*
+  FROM @USABLE_BARS()
+  INNER JOIN changed AS c
+    ON usable_bars.symbol = c.symbol AND usable_bars.trade_date = c.trade_date
 ), rolled AS (
   SELECT
     symbol,
@@ -172,8 +172,9 @@ SELECT
   (
     c.close_price::DOUBLE * COALESCE(f.factor, 1)
   )::DECIMAL(18, 8) AS adj_close,
-  ROUND(c.volume / COALESCE(f.factor, 1), 0)::BIGINT AS adj_volume,
-  ROW_NUMBER() OVER (PARTITION BY c.symbol ORDER BY c.trade_date)::INT AS day_number
+  ROUND(c.volume / COALESCE(f.factor, 1), 0)::BIGINT AS adj_volume
 FROM chosen AS c
 LEFT JOIN factors AS f
-  ON c.symbol = f.symbol AND c.trade_date >= f.from_date AND c.trade_date < f.ex_date
+  ON c.symbol = f.symbol AND c.trade_date >= f.from_date AND c.trade_date < f.ex_date;
+
+@KEEP_DAYS_OF(@USABLE_BARS())
