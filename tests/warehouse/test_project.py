@@ -162,8 +162,13 @@ def test_a_blocking_audit_that_fails_keeps_gold_and_what_is_published_as_they_we
     assert warehouse.rows("SELECT volume FROM gold.fct_stock_daily_prices") == [(77,)]
     assert published().keys() == files.keys()
     assert all(published()[name][0] > files[name][0] for name in files)
-    # gold's own facts block too: prices over 0, no bar of the future; and silver's: none that is made after its delivery
+    # gold's own facts block too: one row a key, prices over 0, no bar of the future; and silver's: none that is made after its delivery
     for model, wrong in (
+        ("gold.fct_stock_daily_prices", ""),  # each row twice
+        ("gold.fct_stock_daily_prices", "symbol = NULL"),
+        ("gold.fct_stock_daily_prices", "close_price = NULL"),
+        ("silver.stock_prices_streamed", ""),
+        ("silver.stock_prices_momentum", "obv = NULL"),
         ("gold.fct_stock_daily_prices", "low_price = 0"),
         ("gold.fct_stock_daily_prices", "trade_date = '2026-09-09'"),
         ("gold.fct_stock_intraday_prices", "low_price = 0"),
@@ -174,7 +179,7 @@ def test_a_blocking_audit_that_fails_keeps_gold_and_what_is_published_as_they_we
         table = physical(warehouse, model)
         execute("BEGIN")
         assert warehouse.context.audit(start="2026-09-01", end="2026-09-30", models=iter([model]))
-        execute(f"UPDATE {table} SET {wrong}")
+        execute(f"UPDATE {table} SET {wrong}" if wrong else f"INSERT INTO {table} FROM {table}")
         assert not warehouse.context.audit(start="2026-09-01", end="2026-09-30", models=iter([model])), (model, wrong)
         execute("ROLLBACK")
 

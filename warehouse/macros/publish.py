@@ -34,5 +34,5 @@ def publish(evaluator, schema: exp.Expression):
             evaluator.engine_adapter.execute(query)
             publishing.write(evaluator.engine_adapter.cursor.fetch_arrow_batches(), types, file)
         else:
-            copies.append(exp.Command(this="COPY", expression=f"({query}) TO '{file}' (FORMAT parquet)"))
+            copies.append(exp.Command(this="COPY", expression=f"({query}) TO '{file}' ({publishing.FORMAT})"))
     return copies

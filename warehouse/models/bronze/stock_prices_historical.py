@@ -34,8 +34,7 @@ COLUMNS = {
     columns=COLUMNS,
     grain=["archive_object", "source_line"],
     audits=[
-        ("not_null", {"columns": exp.tuple_("archive_object", "source_line", "record")}),
-        ("unique_combination_of_columns", {"columns": exp.tuple_("archive_object", "source_line")}),
+        ("rows_are_told_apart", {"key": exp.tuple_("archive_object", "source_line"), "given": exp.tuple_("archive_object", "source_line", "record")}),
         ("accepted_bars_have_keys", {}),
     ],
 )

@@ -14,8 +14,10 @@ MODEL (
   ),
   grain (archive_object, source_line),
   audits (
-    not_null(columns := (delivered_on, archive_object, source_line, record)),
-    unique_combination_of_columns(columns := (archive_object, source_line)),
+    rows_are_told_apart(
+      key := (archive_object, source_line),
+      given := (delivered_on, archive_object, source_line, record)
+    ),
     accepted_bars_have_keys
   )
 );

@@ -13,10 +13,9 @@ MODEL (
   ),
   grain date_day,
   audits (
-    not_null(columns := (date_day, is_known)),
-    unique_values(columns := (
+    rows_are_told_apart(key := (
       date_day
-    ))
+    ), given := (date_day, is_known))
   )
 );
 

@@ -10,10 +10,9 @@ MODEL (
   ),
   grain symbol,
   audits (
-    not_null(columns := (symbol, company_name)),
-    unique_values(columns := (
+    rows_are_told_apart(key := (
       symbol
-    ))
+    ), given := (symbol, company_name))
   )
 );
 

@@ -26,8 +26,7 @@ MODEL (
   ),
   grain (symbol, trade_date),
   audits (
-    not_null(columns := (symbol, trade_date, close_price)),
-    unique_combination_of_columns(columns := (symbol, trade_date)),
+    rows_are_told_apart(key := (symbol, trade_date), given := (symbol, trade_date, close_price)),
     bars_are_possible(time := trade_date),
     jumps_are_explained
   )

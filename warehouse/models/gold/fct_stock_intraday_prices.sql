@@ -13,8 +13,10 @@ MODEL (
   ),
   grain (symbol, bar_interval, bar_time),
   audits (
-    not_null(columns := (symbol, bar_interval, bar_time, trade_date)),
-    unique_combination_of_columns(columns := (symbol, bar_interval, bar_time)),
+    rows_are_told_apart(
+      key := (symbol, bar_interval, bar_time),
+      given := (symbol, bar_interval, bar_time, trade_date)
+    ),
     bars_are_possible
   )
 );

@@ -8,10 +8,9 @@ MODEL (
   ),
   grain trade_date,
   audits (
-    not_null(columns := (trade_date, companies)),
-    unique_values(columns := (
+    rows_are_told_apart(key := (
       trade_date
-    ))
+    ), given := (trade_date, companies))
   )
 );
 

@@ -8,10 +8,9 @@ MODEL (
   ),
   grain symbol,
   audits (
-    not_null(columns := (symbol, company_name, current_price)),
-    unique_values(columns := (
+    rows_are_told_apart(key := (
       symbol
-    ))
+    ), given := (symbol, company_name, current_price))
   )
 );
 

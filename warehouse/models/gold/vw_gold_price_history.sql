@@ -4,7 +4,7 @@ MODEL (
   description 'Six months of daily prices and averages up to the latest trading day on record, for charts.',
   grain (symbol, trade_date),
   audits (
-    not_null(columns := (symbol, trade_date, close_price))
+    rows_are_told_apart(key := (symbol, trade_date), given := (symbol, trade_date, close_price))
   )
 );
 

@@ -3,9 +3,11 @@ MODEL (
   kind VIEW,
   description 'The companies with the largest volume on the latest trading day.',
   grain symbol,
-  audits (not_null(columns := (symbol, position)), unique_values(columns := (
+  audits (
+    rows_are_told_apart(key := (
       symbol
-  )))
+    ), given := (symbol, position))
+  )
 );
 
 SELECT

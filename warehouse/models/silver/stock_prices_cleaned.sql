@@ -16,10 +16,10 @@ MODEL (
   ),
   grain (symbol, exchange, bar_interval, bar_time),
   audits (
-    not_null(
-      columns := (symbol, exchange, bar_interval, bar_time, trade_date, ingested_at, data_source)
+    rows_are_told_apart(
+      key := (symbol, exchange, bar_interval, bar_time),
+      given := (symbol, exchange, bar_interval, bar_time, trade_date, ingested_at, data_source)
     ),
-    unique_combination_of_columns(columns := (symbol, exchange, bar_interval, bar_time)),
     bars_are_possible,
     bars_are_sane
   )

@@ -14,8 +14,10 @@ MODEL (
   ),
   grain (symbol, trade_date),
   audits (
-    not_null(columns := (symbol, trade_date, close_price, adjustment_factor)),
-    unique_combination_of_columns(columns := (symbol, trade_date))
+    rows_are_told_apart(
+      key := (symbol, trade_date),
+      given := (symbol, trade_date, close_price, adjustment_factor)
+    )
   )
 );
 

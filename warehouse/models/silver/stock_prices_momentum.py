@@ -28,8 +28,7 @@ INDICATORS = ("ema_12", "ema_26", "macd", "macd_signal", "average_gain", "averag
     pre_statements=["@EMPTY_BEFORE_REBUILD()"],
     post_statements=["@KEEP_DAYS_OF(silver.stock_prices_daily)"],
     audits=[
-        ("not_null", {"columns": exp.tuple_("symbol", "trade_date", "obv")}),
-        ("unique_combination_of_columns", {"columns": exp.tuple_("symbol", "trade_date")}),
+        ("rows_are_told_apart", {"key": exp.tuple_("symbol", "trade_date"), "given": exp.tuple_("symbol", "trade_date", "obv")}),
         ("accepted_range", {"column": exp.column("rsi_14"), "min_v": exp.Literal.number(0), "max_v": exp.Literal.number(100)}),
     ],
 )

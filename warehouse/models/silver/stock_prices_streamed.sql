@@ -10,8 +10,10 @@ MODEL (
   ),
   grain (symbol, exchange, bar_interval, bar_time),
   audits (
-    not_null(columns := (symbol, exchange, bar_interval, bar_time, ingested_at)),
-    unique_combination_of_columns(columns := (symbol, exchange, bar_interval, bar_time)),
+    rows_are_told_apart(
+      key := (symbol, exchange, bar_interval, bar_time),
+      given := (symbol, exchange, bar_interval, bar_time, ingested_at)
+    ),
     no_bars_of_the_future
   )
 );
