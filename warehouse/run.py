@@ -5,8 +5,9 @@ late, then everything up to now, today's partial bars included. Exits with 1 whe
 where the settings are wrong.
 
 `sqlmesh run` alone reads the delivery dates since the last run and the one before. An object written later under an older
-date (the archive's writer was away for some days) would be missed; here each date's objects are counted against what
-bronze holds: a date that has more is loaded again, with all that depends on it, and where one has fewer nothing is run.
+date (the archive's writer was away for some days), or written again and longer, would be missed; here each date's objects
+and their bytes are counted against what bronze holds: a date that has more is loaded again, with all that depends on it, and
+where one has less nothing is run.
 """
 
 # ruff: noqa: S608 -- SQL of the project's own names and paths; no outsider's text is in it
@@ -32,37 +33,55 @@ def on_snowflake(context: Context) -> bool:
     return bool(context.config.get_gateway(context.gateway).connection.type_ == "snowflake")
 
 
-def delivered(context: Context, first: dt.date, last: dt.date) -> dict[dt.date, int]:
-    """How many objects the archive has of each delivery date; Snowflake's is what has been loaded into its landing table."""
+Amount = tuple[int, int]
+
+
+def delivered(context: Context, first: dt.date, last: dt.date) -> dict[dt.date, Amount]:
+    """How many objects the archive has of each delivery date, and bytes.
+
+    Snowflake's is what has been loaded into its landing table, and lines in place of bytes.
+    """
     import locations
 
     root = locations.archive()
     if on_snowflake(context):
-        there = "SELECT delivered_on, COUNT(DISTINCT archive_object) FROM landing.stock_prices_archive"
-        return dict(context.engine_adapter.fetchall(f"{there} WHERE delivered_on >= '{first}' GROUP BY delivered_on"))
+        lines = "SELECT DISTINCT delivered_on, archive_object, source_line FROM landing.stock_prices_archive"
+        return amounts(context, f"{lines} WHERE delivered_on >= '{first}'", "COUNT(DISTINCT archive_object), COUNT(*)")
     if "://" in root:
         import s3_copy
 
-        return s3_copy.counts(root, first, last)
+        return s3_copy.amounts(root, first, last)
     asked = [first + dt.timedelta(number) for number in range((last - first).days + 1)]
-    return {day: sum(1 for _ in Path(root, "streaming", f"date={day}").glob("*/*.json")) for day in asked}
+    sizes = {day: [path.stat().st_size for path in Path(root, "streaming", f"date={day}").glob("*/*.json")] for day in asked}
+    return {day: (len(found), sum(found)) for day, found in sizes.items()}
 
 
-def held(context: Context, first: dt.date) -> dict[dt.date, int]:
-    """How many objects bronze holds of each delivery date from one on."""
-    loaded = f"SELECT delivered_on, COUNT(DISTINCT archive_object) FROM {BRONZE}"
-    return dict(context.engine_adapter.fetchall(f"{loaded} WHERE delivered_on >= '{first}' GROUP BY delivered_on"))
+def held(context: Context, first: dt.date) -> dict[dt.date, Amount]:
+    """How many objects bronze holds of each delivery date from one on, and bytes or lines, as `delivered` counts them."""
+    objects = f"SELECT delivered_on, archive_object, MAX(object_size) AS bytes, COUNT(*) AS lines FROM {BRONZE}"
+    measure = "lines" if on_snowflake(context) else "bytes"
+    grouped = f"{objects} WHERE delivered_on >= '{first}' GROUP BY delivered_on, archive_object"
+    return amounts(context, grouped, f"COUNT(*), SUM({measure})")
+
+
+def amounts(context: Context, objects: str, measures: str) -> dict[dt.date, Amount]:
+    found = context.engine_adapter.fetchall(f"SELECT delivered_on, {measures} FROM ({objects}) AS o GROUP BY delivered_on")
+    return {day: (int(count), int(size)) for day, count, size in found}
 
 
 def late_dates(context: Context, today: dt.date, days: int) -> list[dt.date]:
-    """Delivery dates of the last `days` days, in order, of which the archive has objects that bronze has not."""
+    """Delivery dates of the last `days` days, in order, of which the archive has objects, or more of one, that bronze has not."""
     first = today - dt.timedelta(days)
     loaded = held(context, first)
-    return sorted(day for day, count in delivered(context, first, today).items() if count > loaded.get(day, 0))
+    return sorted(day for day, there in delivered(context, first, today).items() if exceeds(there, loaded.get(day, (0, 0))))
+
+
+def exceeds(one: Amount, other: Amount) -> bool:
+    return one[0] > other[0] or one[1] > other[1]
 
 
 def lost(context: Context, today: dt.date, days: int) -> str | None:
-    """What is wrong if the archive has less than bronze: nothing at all, or fewer objects of one of the last `days` days.
+    """What is wrong if the archive has less than bronze: nothing at all, or fewer objects or bytes of one of the last `days` days.
 
     A run that reads such a date takes the rows that are no longer there out of bronze. Snowflake's landing table loses nothing.
     """
@@ -79,11 +98,13 @@ def lost(context: Context, today: dt.date, days: int) -> str | None:
         return None
     there = delivered(context, first, max(loaded))
     fewer = ", ".join(
-        f"{day} ({there.get(day, 0)} of {count})" for day, count in sorted(loaded.items()) if there.get(day, 0) < count
+        f"{day} ({has[0]} objects of {had[0]}, {has[1]} bytes of {had[1]})"
+        for day, had in sorted(loaded.items())
+        if exceeds(had, has := there.get(day, (0, 0)))
     )
     if not fewer:
         return None
-    what = f"The archive {root} has fewer objects than bronze of {fewer}: mount the rest of it"
+    what = f"The archive {root} has less than bronze of {fewer}: mount the rest of it"
     return (
         f"{what}; if they were taken out on purpose, `sqlmesh -p warehouse plan --restate-model {BRONZE}` from and to those dates"
     )

@@ -3,7 +3,6 @@
 import datetime as dt
 import os
 import typing as t
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -72,9 +71,13 @@ def day_of(key: str) -> str:
     return key.removeprefix("streaming/date=").split("/")[0]
 
 
-def counts(archive: str, first: dt.date, last: dt.date) -> dict[dt.date, int]:
-    """How many objects were delivered on each day."""
-    return {dt.date.fromisoformat(day): count for day, count in Counter(map(day_of, delivered(archive, first, last))).items()}
+def amounts(archive: str, first: dt.date, last: dt.date) -> dict[dt.date, tuple[int, int]]:
+    """How many objects were delivered on each day, and their bytes."""
+    found: dict[dt.date, tuple[int, int]] = {}
+    for key, size in delivered(archive, first, last).items():
+        count, total = found.get(day := dt.date.fromisoformat(day_of(key)), (0, 0))
+        found[day] = count + 1, total + size
+    return found
 
 
 def fetch(archive: str, folder: Path, first: dt.date, last: dt.date) -> None:

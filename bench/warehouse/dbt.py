@@ -147,12 +147,12 @@ class Dbt:
         files += "{{ ',' if not loop.last }}{% endfor %}]"
         reader = f"""(
             WITH objects AS MATERIALIZED (
-              SELECT SUBSTR(filename, {len(str(self.archive)) + 2}) AS archive_object,
+              SELECT SUBSTR(filename, {len(str(self.archive)) + 2}) AS archive_object, size AS object_size,
                 STRING_SPLIT(RTRIM(COALESCE(TRY(DECODE(content)), content::TEXT), CHR(10)), CHR(10)) AS lines
               FROM READ_BLOB({files})
             )
             SELECT UNNEST(lines) AS "LINE", archive_object AS "ARCHIVE_OBJECT", GENERATE_SUBSCRIPTS(lines, 1) AS "SOURCE_LINE",
-              REGEXP_EXTRACT(archive_object, '/date=([0-9-]+)/', 1)::DATE AS "DELIVERED_ON"
+              REGEXP_EXTRACT(archive_object, '/date=([0-9-]+)/', 1)::DATE AS "DELIVERED_ON", object_size AS "OBJECT_SIZE"
             FROM objects
         ) AS "ARCHIVE\""""
         start = sql.index("FROM (", sql.index('AS "RECORD"')) + len("FROM ")

@@ -281,12 +281,36 @@ def test_an_archive_that_has_gone_takes_nothing_out_of_bronze(make_warehouse, tm
     (tmp_path / "away").rename(streaming)
 
     (streaming / f"date={DAYS[1]}").rename(tmp_path / "away")
-    assert f"has fewer objects than bronze of {DAYS[1]} (0 of 1): mount" in (lost(warehouse.context, DAYS[2], 30) or "")
+    size = sum(path.stat().st_size for path in (tmp_path / "away").glob("*/*.json"))
+    said = f"has less than bronze of {DAYS[1]} (0 objects of 1, 0 bytes of {size}): mount"
+    assert said in (lost(warehouse.context, DAYS[2], 30) or "")
     assert not run_all(warehouse.context, at(DAYS[2], 16), 30)
     assert warehouse.table(bronze[0]) == before
     (tmp_path / "away").rename(streaming / f"date={DAYS[1]}")
     assert warehouse.run(at(DAYS[2], 17), bronze)
     assert warehouse.table(bronze[0]) == before
+
+
+def test_an_object_that_was_written_again_and_longer_is_loaded_again(make_warehouse) -> None:
+    """As after a crash: its date is older than what a run reads again, and has no object more."""
+    from warehouse.run import late_dates, lost
+    from warehouse.run import run as run_all
+
+    warehouse = make_warehouse()
+    deliver(warehouse.archive, [daily("COMI", day, 80) for day in DAYS[:4]])
+    warehouse.plan(execution_time=at(DAYS[3], 14))
+    (written,) = (warehouse.archive / "streaming" / f"date={DAYS[0]}").glob("*/*.json")
+    whole = written.read_text()
+    written.write_text(whole + json.dumps(daily("ETEL", DAYS[0], 40)) + "\n\n")
+    assert lost(warehouse.context, DAYS[3], 30) is None
+    assert late_dates(warehouse.context, DAYS[3], 30) == [DAYS[0]]
+    assert run_all(warehouse.context, at(DAYS[3], 15), 30)
+    found = warehouse.rows("SELECT symbol, close_price FROM gold.fct_stock_daily_prices WHERE trade_date = '{}'".format(DAYS[0]))
+    assert sorted(found) == [("COMI", 80), ("ETEL", 40)]
+    assert late_dates(warehouse.context, DAYS[3], 30) == []
+
+    written.write_text(whole)
+    assert f"less than bronze of {DAYS[0]} (1 objects of 1, {len(whole)} bytes of " in (lost(warehouse.context, DAYS[3], 30) or "")
 
 
 def test_an_unreachable_archive_stops_the_run_and_is_named(

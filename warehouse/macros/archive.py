@@ -14,7 +14,8 @@ from sqlmesh.utils.errors import SQLMeshError
 def archive(evaluator, start: exp.Expression, end: exp.Expression):
     """FROM @ARCHIVE(@start_ds, @end_ds): the lines delivered on those days (UTC), unparsed.
 
-    Columns: line (text of one record), archive_object (path under the archive), source_line (from 1), delivered_on.
+    Columns: line (text of one record), archive_object (path under the archive), source_line (from 1), delivered_on, object_size
+    (bytes; NULL on Snowflake).
     Snowflake: the landing table that COPY INTO or Snowpipe fills from the stage (deploy/snowflake/). Each knows only what it has
     loaded itself, and an object written again after a crash is loaded again: hence DISTINCT.
     DuckDB: the archive's files themselves, one glob a delivery date; those of an s3:// archive are copied first (s3_copy.py).
@@ -24,7 +25,7 @@ def archive(evaluator, start: exp.Expression, end: exp.Expression):
         SQLMeshError: the archive cannot be reached, or has nothing where bronze has rows.
     """
     if evaluator.gateway == "snowflake" or evaluator.runtime_stage == "testing":  # a unit test gives the landing table
-        lines = exp.select("COALESCE(line, '') AS line", "archive_object", "source_line", "delivered_on", dialect="snowflake")
+        lines = exp.select("COALESCE(line, '') AS line", "archive_object", "source_line", "delivered_on", "NULL::BIGINT AS object_size", dialect="snowflake")
         return lines.distinct().from_("landing.stock_prices_archive").subquery("archive")
 
     nothing = (
@@ -33,6 +34,7 @@ def archive(evaluator, start: exp.Expression, end: exp.Expression):
             "NULL::TEXT AS archive_object",
             "NULL::BIGINT AS source_line",
             "NULL::DATE AS delivered_on",
+            "NULL::BIGINT AS object_size",
             dialect="duckdb",
         )
         .where("FALSE")
@@ -74,6 +76,7 @@ def archive(evaluator, start: exp.Expression, end: exp.Expression):
         WITH objects AS MATERIALIZED (
           SELECT
             SUBSTR(filename, root_length + 2) AS archive_object,
+            size AS object_size,
             STRING_SPLIT(RTRIM(COALESCE(TRY(DECODE(content)), content::TEXT), CHR(10)), CHR(10)) AS lines
           FROM READ_BLOB(files)
         )
@@ -81,11 +84,12 @@ def archive(evaluator, start: exp.Expression, end: exp.Expression):
           UNNEST(lines) AS line,
           archive_object,
           GENERATE_SUBSCRIPTS(lines, 1) AS source_line,
-          REGEXP_EXTRACT(archive_object, '/date=([0-9-]+)/', 1)::DATE AS delivered_on
+          REGEXP_EXTRACT(archive_object, '/date=([0-9-]+)/', 1)::DATE AS delivered_on,
+          object_size
         FROM objects
         """
     )
     return parse_one(
-        f"SELECT l.line, l.archive_object, l.source_line, l.delivered_on FROM archive_lines([{files}], {len(root)}) AS l",
+        f"SELECT l.line, l.archive_object, l.source_line, l.delivered_on, l.object_size FROM archive_lines([{files}], {len(root)}) AS l",
         dialect="duckdb",
     ).subquery("archive")

@@ -34,7 +34,10 @@ COLUMNS = {
     columns=COLUMNS,
     grain=["archive_object", "source_line"],
     audits=[
-        ("rows_are_told_apart", {"key": exp.tuple_("archive_object", "source_line"), "given": exp.tuple_("archive_object", "source_line", "record")}),
+        (
+            "rows_are_told_apart",
+            {"key": exp.tuple_("archive_object", "source_line"), "given": exp.tuple_("archive_object", "source_line", "record")},
+        ),
         ("accepted_bars_have_keys", {}),
     ],
 )

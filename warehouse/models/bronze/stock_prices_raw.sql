@@ -10,7 +10,8 @@ MODEL (
     bar_time = 'Start of the bar, UTC; a Daily bar starts at 10:00 in Cairo whatever the producer wrote',
     ingested_at = 'UTC time of the version; from the object name where the record has none',
     missing_fields = 'Fields of the message that this record lacks or gives as null',
-    reject_reason = 'Why the line is no bar; NULL for a bar'
+    reject_reason = 'Why the line is no bar; NULL for a bar',
+    object_size = 'Bytes of the object when it was read; NULL on Snowflake'
   ),
   grain (archive_object, source_line),
   audits (
@@ -28,6 +29,7 @@ WITH parsed AS (
     archive_object,
     source_line,
     delivered_on,
+    object_size,
     SPLIT_PART(archive_object, '/', 4) AS object_name,
     TRY_PARSE_JSON(line) AS record
   FROM @ARCHIVE(@start_ds, @end_ds)
@@ -43,6 +45,7 @@ WITH parsed AS (
     archive_object,
     source_line,
     delivered_on,
+    object_size,
     record IS NULL AS is_not_json,
     TRY_CAST(SPLIT_PART(object_name, '-', 2) AS INT) AS kafka_partition,
     TRY_CAST(SPLIT_PART(SPLIT_PART(object_name, '-', 3), '.', 1) AS BIGINT) AS first_offset,
@@ -134,5 +137,6 @@ SELECT
   source_line::BIGINT AS source_line,
   kafka_partition::INT AS kafka_partition,
   first_offset::BIGINT AS first_offset,
-  delivered_on::DATE AS delivered_on
+  delivered_on::DATE AS delivered_on,
+  object_size::BIGINT AS object_size
 FROM placed
