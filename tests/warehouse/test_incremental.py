@@ -305,12 +305,14 @@ def test_an_object_that_was_written_again_and_longer_is_loaded_again(make_wareho
     assert lost(warehouse.context, DAYS[3], 30) is None
     assert late_dates(warehouse.context, DAYS[3], 30) == [DAYS[0]]
     assert run_all(warehouse.context, at(DAYS[3], 15), 30)
-    found = warehouse.rows("SELECT symbol, close_price FROM gold.fct_stock_daily_prices WHERE trade_date = '{}'".format(DAYS[0]))
+    found = warehouse.rows(f"SELECT symbol, close_price FROM gold.fct_stock_daily_prices WHERE trade_date = '{DAYS[0]}'")
     assert sorted(found) == [("COMI", 80), ("ETEL", 40)]
     assert late_dates(warehouse.context, DAYS[3], 30) == []
 
     written.write_text(whole)
-    assert f"less than bronze of {DAYS[0]} (1 objects of 1, {len(whole)} bytes of " in (lost(warehouse.context, DAYS[3], 30) or "")
+    assert f"less than bronze of {DAYS[0]} (1 objects of 1, {len(whole)} bytes of " in (
+        lost(warehouse.context, DAYS[3], 30) or ""
+    )
 
 
 def test_an_unreachable_archive_stops_the_run_and_is_named(

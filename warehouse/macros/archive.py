@@ -25,7 +25,14 @@ def archive(evaluator, start: exp.Expression, end: exp.Expression):
         SQLMeshError: the archive cannot be reached, or has nothing where bronze has rows.
     """
     if evaluator.gateway == "snowflake" or evaluator.runtime_stage == "testing":  # a unit test gives the landing table
-        lines = exp.select("COALESCE(line, '') AS line", "archive_object", "source_line", "delivered_on", "NULL::BIGINT AS object_size", dialect="snowflake")
+        lines = exp.select(
+            "COALESCE(line, '') AS line",
+            "archive_object",
+            "source_line",
+            "delivered_on",
+            "NULL::BIGINT AS object_size",
+            dialect="snowflake",
+        )
         return lines.distinct().from_("landing.stock_prices_archive").subquery("archive")
 
     nothing = (
