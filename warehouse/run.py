@@ -81,7 +81,7 @@ def exceeds(one: Amount, other: Amount) -> bool:
 
 
 def lost(context: Context, today: dt.date, days: int) -> str | None:
-    """What is wrong if the archive has less than bronze: nothing at all, or fewer objects or bytes of one of the last `days` days.
+    """What is wrong if the archive has less than bronze: nothing at all, or fewer objects or bytes of a date in the last days.
 
     A run that reads such a date takes the rows that are no longer there out of bronze. Snowflake's landing table loses nothing.
     """

@@ -97,6 +97,6 @@ def archive(evaluator, start: exp.Expression, end: exp.Expression):
         """
     )
     return parse_one(
-        f"SELECT l.line, l.archive_object, l.source_line, l.delivered_on, l.object_size FROM archive_lines([{files}], {len(root)}) AS l",
+        f"SELECT line, archive_object, source_line, delivered_on, object_size FROM archive_lines([{files}], {len(root)})",
         dialect="duckdb",
     ).subquery("archive")
