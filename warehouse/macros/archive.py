@@ -96,7 +96,6 @@ def archive(evaluator, start: exp.Expression, end: exp.Expression):
         FROM objects
         """
     )
-    return parse_one(
-        f"SELECT line, archive_object, source_line, delivered_on, object_size FROM archive_lines([{files}], {len(root)})",
-        dialect="duckdb",
-    ).subquery("archive")
+    columns = "l.line, l.archive_object, l.source_line, l.delivered_on, l.object_size"
+    lines = f"SELECT {columns} FROM archive_lines([{files}], {len(root)}) AS l"
+    return parse_one(lines, dialect="duckdb").subquery("archive")
