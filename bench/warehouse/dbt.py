@@ -43,17 +43,6 @@ def model(dbt, session):
 """
 
 
-def rows(database: Path, schema: str) -> list[tuple[t.Any, ...]]:
-    """What both must agree on: the daily prices, by count and sums."""
-    catalog = schema.split(".")[0]
-    with duckdb.connect() as connection:
-        connection.execute(f"ATTACH '{database}' AS {catalog} (READ_ONLY)")
-        return connection.execute(
-            "SELECT COUNT(*), SUM(close_price), SUM(volume), SUM(ma_200d), SUM(rsi_14), SUM(macd)"
-            f" FROM {schema}.fct_stock_daily_prices"
-        ).fetchall()
-
-
 class Dbt:
     """A dbt project written from the SQLMesh one."""
 
@@ -178,8 +167,16 @@ class Dbt:
     def day(self, day: dt.date) -> float:
         return self.build(day - dt.timedelta(1), day)
 
-    def rows(self) -> list[tuple[t.Any, ...]]:
-        return rows(self.folder / "dbt.duckdb", "dbt.main")
+    def differing(self, theirs: Path) -> int:
+        """Rows of the daily prices and indicators that SQLMesh's file has and dbt's has not, or the other way round."""
+        with duckdb.connect() as connection:
+            connection.execute(f"ATTACH '{theirs}' AS EGX_DW (READ_ONLY); ATTACH '{self.folder}/dbt.duckdb' AS dbt (READ_ONLY)")
+            count = 0
+            for schema, table in (("gold", "fct_stock_daily_prices"), ("silver", "stock_prices_momentum")):
+                pair = f"EGX_DW.{schema}.{table}", f"dbt.main.{table}"
+                for one, other in (pair, pair[::-1]):
+                    count += connection.execute(f"SELECT COUNT(*) FROM (FROM {one} EXCEPT ALL FROM {other})").fetchone()[0]
+            return count
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,16 @@ def test_every_case_runs() -> None:
     assert ended.returncode == 0, ended.stderr
     measured = {line.split("│")[1].strip() for line in ended.stdout.splitlines() if line.startswith("│")}
     assert measured == set(WORK)
+
+
+@pytest.mark.servers  # dbt-duckdb, which is installed in an environment of its own
+def test_the_warehouse_is_measured_beside_dbt_which_makes_the_same_rows() -> None:
+    command = [sys.executable, "-m", "bench.warehouse", "--quick"]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+    assert ended.returncode == 0, ended.stderr
+    small, *_, objects = ended.stdout.splitlines()
+    assert set(json.loads(small.removeprefix("small: "))) >= {"one day, ratio to dbt", "cold build, ratio to dbt"}
+    assert "objects/s" in objects
 
 
 def test_a_report_shows_the_newest_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
