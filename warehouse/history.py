@@ -226,8 +226,8 @@ def price(text: str, field: str) -> str | None:
         value = number(text)
     except InvalidOperation:
         raise ValueError(f"{field} {text!r} is not a price") from None
-    # What DECIMAL(18, 4) holds and does not round to 0.
-    if not value.is_finite() or not Decimal("0.00005") <= value < Decimal(10) ** 14:
+    # What DECIMAL(18, 4) does not round to 0, and less than bronze.stock_prices_raw takes for no price.
+    if not value.is_finite() or not Decimal("0.00005") <= value < Decimal(10) ** 8:
         raise ValueError(f"{field} {text!r} is not a price")
     return f"{value:f}"
 
@@ -252,6 +252,6 @@ def volume(text: str) -> str | None:
         value = number(text[:-1]) * scale if scale else number(text)
     except InvalidOperation:
         raise ValueError(f"volume {text!r} is not a count") from None
-    if not value.is_finite() or value < 0:
+    if not value.is_finite() or not 0 <= value < 10**13:
         raise ValueError(f"volume {text!r} is not a count")
     return f"{value:.0f}"

@@ -8,7 +8,7 @@ from indicators import STATE, momentum
 BAR = ("high", "low", "close")
 
 
-def changed_bars(daily: str, own: str) -> str:
+def changed_bars(daily: str, own: str, is_rebuild: bool = False) -> str:
     """The query of the bars from each company's first changed day on, after the day before with its indicators.
 
     A day is changed where `daily` has another bar than the row in `own` was computed from, or only one of them has the day. Where
@@ -17,6 +17,7 @@ def changed_bars(daily: str, own: str) -> str:
     Args:
         daily: table silver.stock_prices_daily.
         own: table silver.stock_prices_momentum as it is.
+        is_rebuild: all bars are wanted, whatever rows `own` has.
     """
     differs = " OR ".join(f"d.adj_{column}::DOUBLE <> m.adj_{column}" for column in BAR)
     bar = ", ".join(f"d.adj_{column}::DOUBLE AS {column}" for column in BAR)
@@ -26,7 +27,7 @@ def changed_bars(daily: str, own: str) -> str:
           SELECT COALESCE(d.symbol, m.symbol) AS symbol, MIN(COALESCE(d.trade_date, m.trade_date)) AS first_day
           FROM {daily} AS d
           FULL JOIN {own} AS m ON d.symbol = m.symbol AND d.trade_date = m.trade_date
-          WHERE d.symbol IS NULL OR m.symbol IS NULL OR {differs} OR COALESCE(d.adj_volume, 0) <> m.adj_volume
+          WHERE {is_rebuild} OR d.symbol IS NULL OR m.symbol IS NULL OR {differs} OR COALESCE(d.adj_volume, 0) <> m.adj_volume
           GROUP BY COALESCE(d.symbol, m.symbol)
         ), starts AS (
           SELECT c.symbol, MAX(m.trade_date) AS known_day

@@ -5,15 +5,16 @@ late, then everything up to now, today's partial bars included. Exits with 1 whe
 where the settings are wrong.
 
 `sqlmesh run` alone reads the delivery dates since the last run and the one before. An object written later under an older
-date (the archive's writer was away for some days), or written again and longer, would be missed; here each date's objects
-and their bytes are counted against what bronze holds: a date that has more is loaded again, with all that depends on it, and
-where one has less nothing is run.
+date (the archive's writer was away for some days), or written again and longer, would be missed; here each object and its
+bytes are compared with what bronze holds: a date that has more is loaded again, with all that depends on it, and where one has
+less nothing is run. Dates whose load was cut short are loaded again too: late.*.json beside the tables names them meanwhile.
 """
 
 # ruff: noqa: S608 -- SQL of the project's own names and paths; no outsider's text is in it
 
 import argparse
 import datetime as dt
+import json
 import os
 import sys
 from pathlib import Path
@@ -33,51 +34,44 @@ def on_snowflake(context: Context) -> bool:
     return bool(context.config.get_gateway(context.gateway).connection.type_ == "snowflake")
 
 
-Amount = tuple[int, int]
+def delivered(context: Context, first: dt.date, last: dt.date) -> dict[str, int]:
+    """Path under the archive and bytes of each object of some delivery dates.
 
-
-def delivered(context: Context, first: dt.date, last: dt.date) -> dict[dt.date, Amount]:
-    """How many objects the archive has of each delivery date, and bytes.
-
-    Snowflake's is what has been loaded into its landing table, and lines in place of bytes.
+    Snowflake's are those that have been loaded into its landing table, and lines in place of bytes.
     """
     import locations
 
     root = locations.archive()
     if on_snowflake(context):
         lines = "SELECT DISTINCT delivered_on, archive_object, source_line FROM landing.stock_prices_archive"
-        return amounts(context, f"{lines} WHERE delivered_on >= '{first}'", "COUNT(DISTINCT archive_object), COUNT(*)")
+        loaded = f"SELECT archive_object, COUNT(*) FROM ({lines}) AS l WHERE delivered_on >= '{first}' GROUP BY archive_object"
+        return dict(context.engine_adapter.fetchall(loaded))
     if "://" in root:
         import s3_copy
 
-        return s3_copy.amounts(root, first, last)
-    asked = [first + dt.timedelta(number) for number in range((last - first).days + 1)]
-    sizes = {day: [path.stat().st_size for path in Path(root, "streaming", f"date={day}").glob("*/*.json")] for day in asked}
-    return {day: (len(found), sum(found)) for day, found in sizes.items()}
+        return s3_copy.delivered(root, first, last)
+    days = [f"{first + dt.timedelta(number)}" for number in range((last - first).days + 1)]
+    paths = (path for day in days for path in Path(root, "streaming", f"date={day}").glob("*/*.json"))
+    return {path.relative_to(root).as_posix(): path.stat().st_size for path in paths}
 
 
-def held(context: Context, first: dt.date) -> dict[dt.date, Amount]:
-    """How many objects bronze holds of each delivery date from one on, and bytes or lines, as `delivered` counts them."""
-    objects = f"SELECT delivered_on, archive_object, MAX(object_size) AS bytes, COUNT(*) AS lines FROM {BRONZE}"
-    measure = "lines" if on_snowflake(context) else "bytes"
-    grouped = f"{objects} WHERE delivered_on >= '{first}' GROUP BY delivered_on, archive_object"
-    return amounts(context, grouped, f"COUNT(*), SUM({measure})")
+def held(context: Context, first: dt.date) -> dict[str, int]:
+    """Path and bytes, or lines, of each object of the delivery dates from one on that bronze holds, as `delivered` has them."""
+    size = "COUNT(*)" if on_snowflake(context) else "MAX(object_size)"
+    loaded = f"SELECT archive_object, {size} FROM {BRONZE} WHERE delivered_on >= '{first}' GROUP BY archive_object"
+    return dict(context.engine_adapter.fetchall(loaded))
 
 
-def amounts(context: Context, objects: str, measures: str) -> dict[dt.date, Amount]:
-    found = context.engine_adapter.fetchall(f"SELECT delivered_on, {measures} FROM ({objects}) AS o GROUP BY delivered_on")
-    return {day: (int(count), int(size)) for day, count, size in found}
+def days_with_more(one: dict[str, int], other: dict[str, int]) -> list[dt.date]:
+    """Delivery dates, in order, of which one has objects that the other lacks, or has smaller."""
+    more = (path for path, size in one.items() if size > other.get(path, -1))
+    return sorted({dt.date.fromisoformat(path.removeprefix("streaming/date=").split("/")[0]) for path in more})
 
 
 def late_dates(context: Context, today: dt.date, days: int) -> list[dt.date]:
     """Delivery dates of the last `days` days, in order, of which the archive has objects, or more of one, that bronze has not."""
     first = today - dt.timedelta(days)
-    loaded = held(context, first)
-    return sorted(day for day, there in delivered(context, first, today).items() if exceeds(there, loaded.get(day, (0, 0))))
-
-
-def exceeds(one: Amount, other: Amount) -> bool:
-    return one[0] > other[0] or one[1] > other[1]
+    return days_with_more(delivered(context, first, today), held(context, first))
 
 
 def lost(context: Context, today: dt.date, days: int) -> str | None:
@@ -94,20 +88,10 @@ def lost(context: Context, today: dt.date, days: int) -> str | None:
     if not any_delivered(root):
         return vanished.everything(context.engine_adapter, root)
     first = today - dt.timedelta(days)
-    if not (loaded := held(context, first)):
+    if not (lacking := days_with_more(held(context, first), delivered(context, first, today))):
         return None
-    there = delivered(context, first, max(loaded))
-    fewer = ", ".join(
-        f"{day} ({has[0]} objects of {had[0]}, {has[1]} bytes of {had[1]})"
-        for day, had in sorted(loaded.items())
-        if exceeds(had, has := there.get(day, (0, 0)))
-    )
-    if not fewer:
-        return None
-    what = f"The archive {root} has less than bronze of {fewer}: mount the rest of it"
-    return (
-        f"{what}; if they were taken out on purpose, `sqlmesh -p warehouse plan --restate-model {BRONZE}` from and to those dates"
-    )
+    what = f"The archive {root} has less than bronze of {', '.join(map(str, lacking))}: mount the rest of it"
+    return f"{what}; if it was taken out on purpose, `sqlmesh -p warehouse plan --restate-model {BRONZE}` from and to those dates"
 
 
 def any_delivered(root: str) -> bool:
@@ -134,14 +118,23 @@ def run(context: Context, now: dt.datetime, late_days: int) -> bool:
         return False
     # An unchanged project has passed its unit tests, which take longer than a small run.
     context.plan(auto_apply=True, no_prompts=True, execution_time=now, test_changed_only=True)
+    import locations
+
+    # SQLMesh takes what it has loaded of bronze for loaded, though it was stopped before what depends on it.
+    begun = Path(locations.warehouse(), f"late.{'snowflake' if on_snowflake(context) else 'duckdb'}.json")
+    late = {dt.date.fromisoformat(day) for day in json.loads(begun.read_text())} if begun.exists() else set()
     # Yesterday and today are read again by the run itself.
-    late = [day for day in late_dates(context, today, late_days) if day < today - dt.timedelta(1)]
+    late |= {day for day in late_dates(context, today, late_days) if day < today - dt.timedelta(1)}
     if late:
-        print(f"Objects arrived late for {', '.join(map(str, late))}: loading again from {late[0]}", flush=True)
+        days = sorted(map(str, late))
+        begun.with_suffix(".tmp").write_text(json.dumps(days))
+        begun.with_suffix(".tmp").replace(begun)
+        print(f"Objects arrived late for {', '.join(days)}: loading again from {days[0]}", flush=True)
         context.plan(
-            restate_models=[BRONZE], start=str(late[0]), end=str(late[-1]), execution_time=now, auto_apply=True, no_prompts=True,
+            restate_models=[BRONZE], start=days[0], end=days[-1], execution_time=now, auto_apply=True, no_prompts=True,
             skip_tests=True,
         )  # fmt: skip
+        begun.unlink()
     return context.run(ignore_cron=True, execution_time=now) is not CompletionStatus.FAILURE
 
 

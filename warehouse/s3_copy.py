@@ -71,15 +71,6 @@ def day_of(key: str) -> str:
     return key.removeprefix("streaming/date=").split("/")[0]
 
 
-def amounts(archive: str, first: dt.date, last: dt.date) -> dict[dt.date, tuple[int, int]]:
-    """How many objects were delivered on each day, and their bytes."""
-    found: dict[dt.date, tuple[int, int]] = {}
-    for key, size in delivered(archive, first, last).items():
-        count, total = found.get(day := dt.date.fromisoformat(day_of(key)), (0, 0))
-        found[day] = count + 1, total + size
-    return found
-
-
 def fetch(archive: str, folder: Path, first: dt.date, last: dt.date) -> None:
     """Bring what was delivered on some days (UTC) under a folder; an object that is there with its size is not read again.
 

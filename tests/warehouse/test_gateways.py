@@ -182,6 +182,6 @@ def test_an_archive_on_s3_that_does_not_answer_stops_the_run_and_is_named(
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     with pytest.raises(SQLMeshError, match=r"The archive s3://nowhere/egx cannot be listed: .*check EGX_WAREHOUSE_ARCHIVE"):
-        s3_copy.amounts("s3://nowhere/egx", dt.date(2026, 9, 6), dt.date(2026, 9, 6))
+        s3_copy.delivered("s3://nowhere/egx", dt.date(2026, 9, 6), dt.date(2026, 9, 6))
     with pytest.raises(SQLMeshError, match=r"The archive s3://nowhere/egx cannot be read: .*check EGX_WAREHOUSE_ARCHIVE"):
         read_folder("s3://nowhere/egx", "MDY")

@@ -1,29 +1,44 @@
 """Models that keep their rows from run to run and compute what has changed."""
 
+from rebuilding import replaces_all
 from sqlglot import exp, parse_one
 from sqlmesh import macro
 
 
 @macro()
-def empty_before_rebuild(evaluator):
-    """Before the query: @EMPTY_BEFORE_REBUILD(). A model that reads its own rows must find none where all are replaced.
+def is_rebuild(evaluator):
+    """@IS_REBUILD(): whether all rows of the model are replaced, and none that it has may count as computed (rebuilding.py)."""
+    if evaluator.runtime_stage != "evaluating":
+        return exp.false()
+    return exp.convert(replaces_all(evaluator.locals.get("snapshot"), evaluator.locals.get("this_model")))
 
-    At a first insert and at a restatement SQLMesh replaces the table with what the query gives. From a query that gives what
-    differs from the table's rows, it would keep that and lose the rest.
-    """
-    snapshot = evaluator.locals.get("snapshot")
-    if evaluator.runtime_stage != "evaluating" or snapshot is None:
+
+def delete_but(evaluator, key: str, kept: exp.Expression, condition: str = "TRUE"):
+    """DELETE of the model's rows that meet a condition and whose key a query or table does not have."""
+    if evaluator.runtime_stage != "evaluating":
         return []
-    table = exp.to_table(evaluator.locals["this_model"], dialect=evaluator.dialect)
-    deployable = exp.to_table(snapshot.table_name(is_deployable=True), dialect=evaluator.dialect)
-    is_dev = table.name.upper() != deployable.name.upper()
-    return [] if (snapshot.dev_intervals if is_dev else snapshot.intervals) else exp.delete(table)
+    keys = exp.select(*key.split(", ")).from_(kept)
+    gone = exp.and_(condition, parse_one(f"({key})").isin(query=keys.subquery()).not_())
+    return exp.delete(evaluator.locals["this_model"]).where(gone)
 
 
 @macro()
 def keep_days_of(evaluator, days: exp.Expression):
     """After the query: @KEEP_DAYS_OF(silver.stock_prices_daily). Rows of company days that are not among these go."""
-    if evaluator.runtime_stage != "evaluating":
-        return []
-    kept = exp.select("symbol", "trade_date").from_(days.sql(dialect="snowflake"), dialect="snowflake")
-    return exp.delete(evaluator.locals["this_model"]).where(parse_one("(symbol, trade_date)").isin(query=kept.subquery()).not_())
+    table = exp.maybe_parse(days.sql(dialect="snowflake"), dialect="snowflake", into=exp.From, prefix="FROM")
+    return delete_but(evaluator, "symbol, trade_date", table.this)
+
+
+@macro()
+def keep_bars_of_files(evaluator):
+    """After the query: @KEEP_BARS_OF_FILES(). Rows of bars that came in a file that is no longer there go."""
+    bars = parse_one(
+        """
+        SELECT COALESCE(r.new_symbol, h.symbol) AS symbol, h.bar_interval, h.bar_time
+        FROM silver.stock_prices_history AS h
+        LEFT JOIN bronze.symbol_history AS r
+          ON h.symbol = r.old_symbol
+        """,
+        dialect="snowflake",
+    )
+    return delete_but(evaluator, "symbol, bar_interval, bar_time", bars.subquery("bars"), "data_source = 'HISTORICAL'")

@@ -121,15 +121,20 @@ SELECT
     WHEN bar_time > DATEADD(DAY, 1, ingested_at)
     OR bar_time > DATEADD(DAY, 2, delivered_on)
     THEN 'over a day ahead'
-    WHEN NOT open IS NULL AND COALESCE(TRY_CAST(open AS DECIMAL(18, 4)), 0) <= 0
+    WHEN NOT open IS NULL
+    AND NOT COALESCE(TRY_CAST(open AS DECIMAL(18, 4)), 0) BETWEEN 0.0001 AND 99999999.9999
     THEN 'open is not a price'
-    WHEN NOT high IS NULL AND COALESCE(TRY_CAST(high AS DECIMAL(18, 4)), 0) <= 0
+    WHEN NOT high IS NULL
+    AND NOT COALESCE(TRY_CAST(high AS DECIMAL(18, 4)), 0) BETWEEN 0.0001 AND 99999999.9999
     THEN 'high is not a price'
-    WHEN NOT low IS NULL AND COALESCE(TRY_CAST(low AS DECIMAL(18, 4)), 0) <= 0
+    WHEN NOT low IS NULL
+    AND NOT COALESCE(TRY_CAST(low AS DECIMAL(18, 4)), 0) BETWEEN 0.0001 AND 99999999.9999
     THEN 'low is not a price'
-    WHEN NOT close IS NULL AND COALESCE(TRY_CAST(close AS DECIMAL(18, 4)), 0) <= 0
+    WHEN NOT close IS NULL
+    AND NOT COALESCE(TRY_CAST(close AS DECIMAL(18, 4)), 0) BETWEEN 0.0001 AND 99999999.9999
     THEN 'close is not a price'
-    WHEN NOT volume IS NULL AND COALESCE(TRY_CAST(volume AS DECIMAL(18, 0)), -1) < 0
+    WHEN NOT volume IS NULL
+    AND NOT COALESCE(TRY_CAST(volume AS DECIMAL(18, 0)), -1) BETWEEN 0 AND 9999999999999
     THEN 'volume is not a count'
   END::VARCHAR AS reject_reason,
   line::VARCHAR AS record,

@@ -32,8 +32,6 @@ MODEL (
   )
 );
 
-@EMPTY_BEFORE_REBUILD();
-
 WITH changes AS (
   /* the first day of each company on which silver has another bar than its row here */
   SELECT
@@ -43,7 +41,8 @@ WITH changes AS (
   FULL JOIN gold.fct_stock_daily_prices AS f
     ON d.symbol = f.symbol AND d.trade_date = f.trade_date
   WHERE
-    d.symbol IS NULL
+    @IS_REBUILD()
+    OR d.symbol IS NULL
     OR f.symbol IS NULL
     OR d.traded_symbol IS DISTINCT FROM f.traded_symbol
     OR d.open_price IS DISTINCT FROM f.open_price

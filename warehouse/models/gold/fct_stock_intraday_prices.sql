@@ -50,8 +50,16 @@ WITH bars AS (
     trade_date
   FROM bars
   WHERE
-    delivered_on /* a file's time says nothing about when it was put there: its sessions are always computed again */ BETWEEN @start_ds AND @end_ds
+    delivered_on /* a file's time says nothing about when it was put there or taken away: sessions that have one of its bars, or had one, are always computed again */ BETWEEN @start_ds AND @end_ds
     OR data_source = 'HISTORICAL'
+  UNION
+  SELECT
+    f.symbol,
+    f.bar_interval,
+    f.trade_date
+  FROM gold.fct_stock_intraday_prices AS f
+  WHERE
+    f.data_source = 'HISTORICAL'
 ), sessions AS (
   SELECT
     b.*
@@ -106,4 +114,6 @@ SELECT
   has_anomaly::BOOLEAN AS has_anomaly,
   data_source::VARCHAR AS data_source,
   ingested_at::TIMESTAMP AS ingested_at
-FROM summed
+FROM summed;
+
+@KEEP_BARS_OF_FILES()

@@ -10,6 +10,7 @@ MODEL (
     traded_symbol = 'Symbol of that day',
     built_from = 'Daily, or the interval that was rolled up: 1 Minute before 5 before 30 Minute',
     bar_count = 'Bars that went into the row',
+    data_source = 'STREAMING or HISTORICAL; MIXED where bars of both were rolled up',
     adjustment_factor = 'Product of 1 / ratio over the corporate actions after that day'
   ),
   grain (symbol, trade_date),
@@ -51,7 +52,7 @@ WITH changed AS (
     traded_symbol,
     trade_date,
     bar_interval,
-    MAX(data_source) AS data_source, /* STREAMING where any bar is */
+    IFF(MIN(data_source) = MAX(data_source), MAX(data_source), 'MIXED') AS data_source,
     MIN_BY(open_price, bar_time) AS open_price,
     MAX(high_price) AS high_price,
     MIN(low_price) AS low_price,
@@ -116,7 +117,7 @@ WITH changed AS (
         WHEN '5 Minute'
         THEN 2
         ELSE 3
-      END, data_source DESC /* STREAMING before HISTORICAL */, IFF(traded_symbol = symbol, 0, 1) /* on the days of a renaming the new symbol's row */, ingested_at DESC, traded_symbol
+      END, data_source DESC /* STREAMING before MIXED before HISTORICAL */, IFF(traded_symbol = symbol, 0, 1) /* on the days of a renaming the new symbol's row */, ingested_at DESC, traded_symbol
     ) = 1
 ), actions AS (
   SELECT

@@ -5,6 +5,7 @@ from datetime import datetime
 
 import pandas as pd
 from momentum import changed_bars, computed_rows
+from rebuilding import replaces_all
 from sqlglot import exp
 from sqlmesh import ExecutionContext, model
 from sqlmesh.core.model.kind import ModelKindName
@@ -25,7 +26,6 @@ INDICATORS = ("ema_12", "ema_26", "macd", "macd_signal", "average_gain", "averag
     | {"adj_volume": "bigint"},
     grain=["symbol", "trade_date"],
     depends_on=["silver.stock_prices_daily", NAME],
-    pre_statements=["@EMPTY_BEFORE_REBUILD()"],
     post_statements=["@KEEP_DAYS_OF(silver.stock_prices_daily)"],
     audits=[
         ("rows_are_told_apart", {"key": exp.tuple_("symbol", "trade_date"), "given": exp.tuple_("symbol", "trade_date", "obv")}),
@@ -36,6 +36,6 @@ def execute(
     context: ExecutionContext, start: datetime, end: datetime, execution_time: datetime, **kwargs: t.Any
 ) -> t.Iterator[pd.DataFrame]:
     daily, own = context.resolve_table("silver.stock_prices_daily"), context.resolve_table(NAME)
-    rows = computed_rows(context.fetchdf(changed_bars(daily, own)))
+    rows = computed_rows(context.fetchdf(changed_bars(daily, own, replaces_all(kwargs.get("snapshot"), own))))
     if len(rows):
         yield rows
