@@ -152,7 +152,7 @@ def test_a_price_survives_its_thousands_commas(value: Decimal) -> None:
     assert Decimal(price(f"{value:,}", "close") or "") == value
 
 
-@given(st.integers(1, 10**6), st.sampled_from([("", 1), ("K", 10**3), ("M", 10**6), ("B", 10**9)]))
+@given(st.integers(1, 10**6 - 1), st.sampled_from([("", 1), ("K", 10**3), ("M", 10**6), ("B", 10**9)]))
 def test_volumes_have_suffixes(hundredths: int, suffix: tuple[str, int]) -> None:
     letter, scale = suffix
     if scale > 1:
