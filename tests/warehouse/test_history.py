@@ -161,6 +161,12 @@ def test_volumes_have_suffixes(hundredths: int, suffix: tuple[str, int]) -> None
     assert volume("-") is None
 
 
+def test_what_is_beyond_any_share_is_refused() -> None:
+    for convert, text in ((lambda text: price(text, "close"), "100,000,000"), (volume, "10,000B")):
+        with pytest.raises(ValueError, match="is not a"):
+            convert(text)
+
+
 def test_files_become_silver_rows_and_a_streamed_bar_wins(make_warehouse) -> None:
     from archives import daily, deliver
 
