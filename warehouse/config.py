@@ -14,6 +14,7 @@ sqlmesh plan` see the same archive and the same tables. Choices come from the en
 | EGX_STATE_POSTGRES | none | postgresql://user:password@host:port/database: SQLMesh's state for the gateway `snowflake` |
 """
 
+import atexit
 import gc
 import os
 import warnings
@@ -32,9 +33,11 @@ from sqlmesh.core.config import (
 from sqlmesh.core.config.connection import ConnectionConfig, PostgresConnectionConfig
 from sqlmesh.utils.errors import ConfigError
 
-# SQLMesh's syntax trees are millions of objects that live long, and Python's collector goes over them again and again: by its
-# defaults a sixth of a small run's time. This goes for the processes that load this project, no other.
-gc.set_threshold(200_000, 50, 1_000)
+# SQLMesh's syntax trees are hundreds of thousands of objects that live long, and Python's collector goes over them again and
+# again, at the end of the process too: by its defaults a quarter of a small run's time. For the processes that load this
+# project, no other.
+gc.set_threshold(1_000_000, 50, 1_000)
+atexit.register(gc.freeze)
 # pandas' notices about SQLMesh's own calls are no concern of who runs it.
 warnings.filterwarnings("ignore", "(The argument 'infer_datetime_format'|errors='ignore') is deprecated")
 warehouse = locations.warehouse()

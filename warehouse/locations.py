@@ -4,6 +4,7 @@ Macros and Python models call these when they run. As SQLMesh variables the path
 and moving the project to another folder would rebuild every table.
 """
 
+import datetime as dt
 import os
 from pathlib import Path
 
@@ -19,6 +20,23 @@ def located(variable: str, default: str) -> str:
 def archive() -> str:
     """The bars' archive: a folder or s3://bucket/prefix (EGX_WAREHOUSE_ARCHIVE)."""
     return located("EGX_WAREHOUSE_ARCHIVE", "data/archive")
+
+
+def day_of(path: str) -> str:
+    """Delivery date of an object, or of its folder, by its path under the archive: streaming/date=YYYY-MM-DD/..."""
+    return path.removeprefix("streaming/date=").split("/")[0]
+
+
+def days_with_objects(archive: str, first: dt.date = dt.date.min, last: dt.date = dt.date.max) -> list[str]:
+    """Delivery dates (UTC) of a local archive that have an object, in order; both ends included."""
+    folders = {folder.name.removeprefix("date="): folder for folder in Path(archive, "streaming").glob("date=*")}
+    return [day for day in sorted(folders) if str(first) <= day <= str(last) and has_object(folders[day])]
+
+
+def has_object(day: Path) -> bool:
+    """Whether the folder of a delivery date has one; by os.scandir, which takes a third of Path.glob's time for years of days."""
+    with os.scandir(day) as symbols:
+        return any(file.name.endswith(".json") for symbol in symbols if symbol.is_dir() for file in os.scandir(symbol.path))
 
 
 def warehouse() -> str:

@@ -64,8 +64,9 @@ def held(context: Context, first: dt.date) -> dict[str, int]:
 
 def days_with_more(one: dict[str, int], other: dict[str, int]) -> list[dt.date]:
     """Delivery dates, in order, of which one has objects that the other lacks, or has smaller."""
-    more = (path for path, size in one.items() if size > other.get(path, -1))
-    return sorted({dt.date.fromisoformat(path.removeprefix("streaming/date=").split("/")[0]) for path in more})
+    import locations
+
+    return sorted({dt.date.fromisoformat(locations.day_of(path)) for path, size in one.items() if size > other.get(path, -1)})
 
 
 def late_dates(context: Context, today: dt.date, days: int) -> list[dt.date]:

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+import locations
 from botocore.exceptions import BotoCoreError, ClientError
 from sqlmesh.utils.errors import SQLMeshError
 
@@ -57,7 +58,8 @@ def delivered(archive: str, first: dt.date, last: dt.date) -> dict[str, int]:
         for asked in prefixes:
             for page in pages.paginate(Bucket=bucket, Prefix=root + asked):
                 found |= {item["Key"].removeprefix(root): item["Size"] for item in page.get("Contents", ())}
-    return {key: size for key, size in found.items() if key.endswith(".json") and str(first) <= day_of(key) <= str(last)}
+    objects = ((key, size) for key, size in found.items() if key.endswith(".json"))
+    return {key: size for key, size in objects if str(first) <= locations.day_of(key) <= str(last)}
 
 
 def any_delivered(archive: str) -> bool:
@@ -65,10 +67,6 @@ def any_delivered(archive: str) -> bool:
     bucket, root = place(archive)
     with reached(archive, "listed"):
         return client().list_objects_v2(Bucket=bucket, Prefix=f"{root}streaming/date=", MaxKeys=1)["KeyCount"] > 0
-
-
-def day_of(key: str) -> str:
-    return key.removeprefix("streaming/date=").split("/")[0]
 
 
 def fetch(archive: str, folder: Path, first: dt.date, last: dt.date) -> None:

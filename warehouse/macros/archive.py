@@ -64,28 +64,26 @@ def archive(evaluator, start: exp.Expression, end: exp.Expression):
         raise SQLMeshError(
             f"The archive {root} is not there: run the platform first, or set EGX_WAREHOUSE_ARCHIVE to a folder or s3://..."
         )
-    streaming = f"{root}/streaming"
-    there = {
-        folder.name.removeprefix("date=") for folder in Path(streaming).glob("date=*") if next(folder.glob("*/*.json"), None)
-    }
-    if not there and (why := vanished.everything(evaluator.engine_adapter, archive)):
-        raise SQLMeshError(why)
-    days = sorted(day for day in there if str(first) <= day <= str(last))
+    days = locations.days_with_objects(root, first, last)
     if not days:  # a glob that matches nothing is an error in DuckDB
+        if not locations.days_with_objects(root) and (why := vanished.everything(evaluator.engine_adapter, archive)):
+            raise SQLMeshError(why)
         return nothing
-    files = ", ".join(f"'{streaming}/date={day}/*/*.json'" for day in days)
+    files = ", ".join(f"'{root}/streaming/date={day}/*/*.json'" for day in days)
+    # A variable, because years of days would take SQLGlot a second to carry along.
+    evaluator.engine_adapter.execute(f"SET VARIABLE archive_files = [{files}]")
     # A macro inside DuckDB, so that this text reaches it as it stands: SQLGlot, whose dialect here is Snowflake, would
     # take UNNEST for FLATTEN and drop TRY. MATERIALIZED, or DuckDB reads the files anew for what is computed from them:
     # 7,000 instead of 14,000 objects a second. Bytes that are not UTF-8 become one line of text that is not JSON.
     evaluator.engine_adapter.execute(
         """
-        CREATE OR REPLACE TEMPORARY MACRO archive_lines(files, root_length) AS TABLE
+        CREATE OR REPLACE TEMPORARY MACRO archive_lines(root_length) AS TABLE
         WITH objects AS MATERIALIZED (
           SELECT
             SUBSTR(filename, root_length + 2) AS archive_object,
             size AS object_size,
             STRING_SPLIT(RTRIM(COALESCE(TRY(DECODE(content)), content::TEXT), CHR(10)), CHR(10)) AS lines
-          FROM READ_BLOB(files)
+          FROM READ_BLOB(GETVARIABLE('archive_files'))
         )
         SELECT
           UNNEST(lines) AS line,
@@ -97,5 +95,5 @@ def archive(evaluator, start: exp.Expression, end: exp.Expression):
         """
     )
     columns = "l.line, l.archive_object, l.source_line, l.delivered_on, l.object_size"
-    lines = f"SELECT {columns} FROM archive_lines([{files}], {len(root)}) AS l"
+    lines = f"SELECT {columns} FROM archive_lines({len(root)}) AS l"
     return parse_one(lines, dialect="duckdb").subquery("archive")
