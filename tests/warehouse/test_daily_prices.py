@@ -66,7 +66,8 @@ class Gold:
     def run(self, bars: pd.DataFrame, day: dt.date) -> None:
         """A run of one delivery date over daily bars with delivered_on and has_anomaly: what SQLMesh does with a unique key."""
         self.table("silver.stock_prices_cleaned", """
-            SELECT 'S' AS symbol, 'EGX' AS exchange, 'Daily' AS bar_interval, trade_date::TIMESTAMP AS bar_time, trade_date::DATE AS trade_date,
+            SELECT 'S' AS symbol, 'S' AS current_symbol, 'EGX' AS exchange, 'Daily' AS bar_interval,
+              trade_date::TIMESTAMP AS bar_time, trade_date::DATE AS trade_date,
               open::DECIMAL(18, 4) AS open_price, high::DECIMAL(18, 4) AS high_price, low::DECIMAL(18, 4) AS low_price,
               close::DECIMAL(18, 4) AS close_price, IF(ISNAN(volume), NULL, volume)::BIGINT AS volume, TRUE AS is_final, has_anomaly,
               'STREAMING' AS data_source, trade_date::TIMESTAMP AS ingested_at, delivered_on::DATE AS delivered_on

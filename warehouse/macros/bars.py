@@ -53,30 +53,28 @@ def usable_bars(evaluator):
     return parse_one(
         """
         SELECT
-          COALESCE(r.new_symbol, b.symbol) AS symbol,
-          b.symbol AS traded_symbol,
-          b.bar_interval,
-          b.bar_time,
-          b.trade_date,
-          b.open_price,
-          b.high_price,
-          b.low_price,
-          b.close_price,
-          b.volume,
-          b.is_final,
-          b.data_source,
-          b.ingested_at
-        FROM silver.stock_prices_cleaned AS b
-        LEFT JOIN bronze.symbol_history AS r
-          ON b.symbol = r.old_symbol
+          current_symbol AS symbol,
+          symbol AS traded_symbol,
+          bar_interval,
+          bar_time,
+          trade_date,
+          open_price,
+          high_price,
+          low_price,
+          close_price,
+          volume,
+          is_final,
+          data_source,
+          ingested_at
+        FROM silver.stock_prices_cleaned
         WHERE
-          b.exchange = 'EGX'
-          AND b.bar_interval IN ('Daily', '1 Minute', '5 Minute', '30 Minute')
-          AND NOT b.has_anomaly
-          AND NOT b.open_price IS NULL
-          AND NOT b.high_price IS NULL
-          AND NOT b.low_price IS NULL
-          AND NOT b.close_price IS NULL
+          exchange = 'EGX'
+          AND bar_interval IN ('Daily', '1 Minute', '5 Minute', '30 Minute')
+          AND NOT has_anomaly
+          AND NOT open_price IS NULL
+          AND NOT high_price IS NULL
+          AND NOT low_price IS NULL
+          AND NOT close_price IS NULL
         """,
         dialect="snowflake",
     ).subquery("usable_bars")

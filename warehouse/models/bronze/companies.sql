@@ -19,10 +19,9 @@ MODEL (
     symbol
   ),
   audits (
-    unique_combination_of_columns(columns := (
+    rows_are_told_apart(key := (
       symbol
-    )),
-    not_null(columns := (
+    ), given := (
       symbol
     ))
   )

@@ -13,7 +13,6 @@ MODEL (
   ),
   grain (symbol, ex_date, kind),
   audits (
-    unique_combination_of_columns(columns := (symbol, ex_date, kind)),
-    not_null(columns := (symbol, ex_date, kind))
+    rows_are_told_apart(key := (symbol, ex_date, kind), given := (symbol, ex_date, kind))
   )
 )

@@ -13,10 +13,9 @@ MODEL (
     valid_from
   ),
   audits (
-    unique_combination_of_columns(columns := (
+    rows_are_told_apart(key := (
       valid_from
-    )),
-    not_null(columns := (
+    ), given := (
       valid_from
     ))
   )

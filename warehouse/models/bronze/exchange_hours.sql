@@ -16,7 +16,6 @@ MODEL (
   ),
   grain (kind, valid_from),
   audits (
-    unique_combination_of_columns(columns := (kind, valid_from)),
-    not_null(columns := (kind, valid_from))
+    rows_are_told_apart(key := (kind, valid_from), given := (kind, valid_from))
   )
 )

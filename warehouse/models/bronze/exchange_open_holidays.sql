@@ -13,10 +13,9 @@ MODEL (
     date
   ),
   audits (
-    unique_combination_of_columns(columns := (
+    rows_are_told_apart(key := (
       date
-    )),
-    not_null(columns := (
+    ), given := (
       date
     ))
   )

@@ -13,7 +13,6 @@ MODEL (
   ),
   grain (index_name, symbol, valid_from),
   audits (
-    unique_combination_of_columns(columns := (index_name, symbol, valid_from)),
-    not_null(columns := (index_name, symbol))
+    rows_are_told_apart(key := (index_name, symbol, valid_from), given := (index_name, symbol))
   )
 )

@@ -17,10 +17,9 @@ MODEL (
     old_symbol
   ),
   audits (
-    unique_combination_of_columns(columns := (
+    rows_are_told_apart(key := (
       old_symbol
-    )),
-    not_null(columns := (
+    ), given := (
       old_symbol
     ))
   )

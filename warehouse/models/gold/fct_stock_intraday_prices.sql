@@ -23,26 +23,24 @@ MODEL (
 
 WITH bars AS (
   SELECT
-    COALESCE(r.new_symbol, b.symbol) AS symbol,
-    b.symbol AS traded_symbol,
-    b.bar_interval,
-    b.bar_time,
-    b.trade_date,
-    b.open_price,
-    b.high_price,
-    b.low_price,
-    b.close_price,
-    b.volume,
-    b.is_complete,
-    b.has_anomaly,
-    b.data_source,
-    b.ingested_at,
-    b.delivered_on
-  FROM silver.stock_prices_cleaned AS b
-  LEFT JOIN bronze.symbol_history AS r
-    ON b.symbol = r.old_symbol
+    current_symbol AS symbol,
+    symbol AS traded_symbol,
+    bar_interval,
+    bar_time,
+    trade_date,
+    open_price,
+    high_price,
+    low_price,
+    close_price,
+    volume,
+    is_complete,
+    has_anomaly,
+    data_source,
+    ingested_at,
+    delivered_on
+  FROM silver.stock_prices_cleaned
   WHERE
-    b.exchange = 'EGX' AND b.bar_interval IN ('1 Minute', '5 Minute', '30 Minute')
+    exchange = 'EGX' AND bar_interval IN ('1 Minute', '5 Minute', '30 Minute')
 ), touched AS (
   SELECT DISTINCT
     symbol,

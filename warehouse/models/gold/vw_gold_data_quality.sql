@@ -10,7 +10,11 @@ MODEL (
   ),
   grain (check_name, symbol, trade_date, detail),
   audits (
-    checks_are_told_apart
+    rows_are_told_apart(
+      key := (check_name, symbol, trade_date, detail),
+      given := (check_name, status),
+      condition := trade_date >= DATEADD(DAY, -7, @execution_ds::TIMESTAMP)::DATE
+    ) /* of the week before the run: of all, this would compute the whole view once more */
   )
 );
 
@@ -33,21 +37,17 @@ WITH companies AS (
     session_close <= DATEADD(MINUTE, -30, @execution_ts::TIMESTAMP)
 ), bars AS (
   SELECT
-    COALESCE(r.new_symbol, b.symbol) AS symbol,
-    b.trade_date,
-    b.bar_interval,
-    b.bar_time,
-    b.close_price,
-    b.is_complete,
-    b.anomaly_reason,
-    b.data_source,
-    b.archive_object,
-    b.source_line
-  FROM silver.stock_prices_cleaned AS b
-  LEFT JOIN bronze.symbol_history AS r
-    ON b.symbol = r.old_symbol
+    current_symbol AS symbol,
+    trade_date,
+    bar_interval,
+    bar_time,
+    is_complete,
+    anomaly_reason,
+    archive_object,
+    source_line
+  FROM silver.stock_prices_cleaned
   WHERE
-    b.exchange = 'EGX'
+    exchange = 'EGX'
 ), received AS (
   SELECT
     symbol,

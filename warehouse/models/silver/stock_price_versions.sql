@@ -9,7 +9,11 @@ MODEL (
   ),
   grain (symbol, exchange, bar_interval, bar_time, known_from),
   audits (
-    versions_are_told_apart
+    rows_are_told_apart(
+      key := (symbol, exchange, bar_interval, bar_time, known_from),
+      given := (symbol, exchange, bar_interval, known_from),
+      condition := bar_time >= DATEADD(DAY, -7, @execution_ds::TIMESTAMP)
+    ) /* of the bars of the week before the run: of all, this would be the longest part of it, and the view cannot give any twice */
   )
 );
 

@@ -4,6 +4,7 @@ MODEL (
   description 'One row per bar, as traded: its latest version, typed, with what is wrong with it said, not dropped. A streamed bar wins over one from a file.',
   column_descriptions (
     symbol = 'Symbol it traded under at the time',
+    current_symbol = 'Symbol the company trades under now',
     bar_time = 'Start of the bar, UTC',
     trade_date = 'Day of the exchange, Africa/Cairo',
     is_complete = 'TRUE where all four prices and the volume are there',
@@ -78,14 +79,18 @@ WITH bars AS (
     s.symbol IS NULL
 ), judged AS (
   SELECT
-    *,
-    COALESCE(high_price < low_price, FALSE) AS is_inverted,
-    COALESCE(open_price > high_price OR open_price < low_price, FALSE) AS is_open_outside,
-    COALESCE(close_price > high_price OR close_price < low_price, FALSE) AS is_close_outside
-  FROM bars
+    b.*,
+    COALESCE(r.new_symbol, b.symbol) AS current_symbol,
+    COALESCE(b.high_price < b.low_price, FALSE) AS is_inverted,
+    COALESCE(b.open_price > b.high_price OR b.open_price < b.low_price, FALSE) AS is_open_outside,
+    COALESCE(b.close_price > b.high_price OR b.close_price < b.low_price, FALSE) AS is_close_outside
+  FROM bars AS b
+  LEFT JOIN bronze.symbol_history AS r
+    ON b.symbol = r.old_symbol
 )
 SELECT
   symbol::VARCHAR AS symbol,
+  current_symbol::VARCHAR AS current_symbol,
   exchange::VARCHAR AS exchange,
   bar_interval::VARCHAR AS bar_interval,
   bar_time::TIMESTAMP AS bar_time,

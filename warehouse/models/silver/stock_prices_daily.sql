@@ -26,11 +26,9 @@ WITH changed AS (
   /* company days with a bar delivered in the interval. A file's time says nothing about when it was put there or taken away:
   days that have one of its bars, or had one, are always made again */
   SELECT
-    COALESCE(r.new_symbol, b.symbol) AS symbol,
+    b.current_symbol AS symbol,
     b.trade_date
   FROM silver.stock_prices_cleaned AS b
-  LEFT JOIN bronze.symbol_history AS r
-    ON b.symbol = r.old_symbol
   WHERE
     b.delivered_on BETWEEN @start_ds AND @end_ds OR b.data_source = 'HISTORICAL'
   UNION
