@@ -19,6 +19,7 @@ import re
 import statistics
 import typing as t
 from decimal import Decimal, InvalidOperation
+from functools import partial
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -26,47 +27,73 @@ from sqlmesh.utils.errors import SQLMeshError
 
 INTERVALS = {"1D": "Daily", "1W": "Weekly", "1M": "Monthly", "1": "1 Minute", "5": "5 Minute", "30": "30 Minute"}
 SYMBOL = r"(?=[0-9._]*[A-Z])[A-Z0-9._]{1,20}"
+# Rows that are in memory at once, 1 kB each.
+BATCH = 200_000
 SUFFIXES = {"K": 10**3, "M": 10**6, "B": 10**9}
 
 Row = dict[str, t.Any]
 
 
-def read_folder(archive: str, date_order: str) -> list[Row]:
-    """Every line of every CSV file under `{archive}/batch/`, as a bar or with a `reject_reason`.
+def changed_files(archive: str, date_order: str, known: t.Mapping[str, str]) -> tuple[set[str], t.Iterator[list[Row]]]:
+    """The CSV files under `{archive}/batch/` that are new or changed.
 
     Args:
         archive: a folder or s3://bucket/prefix.
         date_order: MDY or DMY, for files of investing.com.
+        known: path under the archive -> the `file_version` with which its rows were read.
+    Returns:
+        The known paths whose rows are no longer what the files say, for they were changed or taken away; every line of the new
+        and changed ones, as a bar or with a `reject_reason`, in lists of about BATCH.
     Raises:
         ValueError: date_order is neither.
-        SQLMeshError: the archive is not there, or cannot be read.
+        SQLMeshError: the archive is not there, or cannot be read; this while the lists are taken, too.
     """
     if date_order not in ("MDY", "DMY"):
         raise ValueError(f"EGX_INVESTING_DATES is {date_order!r}: set it to MDY (12/31/2025) or DMY (31/12/2025)")
-    return [row for name, changed, content in csv_files(archive) for row in read_file(name, changed, content, date_order)]
+    files = {name: (f"{date_order} {state}", changed, read) for name, changed, state, read in csv_files(archive)}
+    same = {name for name, version in known.items() if name in files and files[name][0] == version}
+
+    def batches() -> t.Iterator[list[Row]]:
+        rows: list[Row] = []
+        for name in files.keys() - same:
+            version, changed, read = files[name]
+            rows += ({**row, "file_version": version} for row in read_file(name, changed, read(), date_order))
+            if len(rows) >= BATCH:
+                yield rows
+                rows = []
+        if rows:
+            yield rows
+
+    return known.keys() - same, batches()
 
 
-def csv_files(archive: str) -> t.Iterator[tuple[str, dt.datetime, bytes]]:
-    """(path under the archive, UTC time of its last change, content) of each CSV file, by path."""
+def csv_files(archive: str) -> t.Iterator[tuple[str, dt.datetime, str, t.Callable[[], bytes]]]:
+    """Of each CSV file: path under the archive, UTC time of its last change, what differs once it is changed, and its reader."""
     if archive.startswith("s3://"):
         import s3_copy
 
         bucket, root = s3_copy.place(archive)
+        s3 = s3_copy.client()
+
+        def content(key: str) -> bytes:
+            with s3_copy.reached(archive, "read"):
+                return s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+
         with s3_copy.reached(archive, "read"):
-            s3 = s3_copy.client()
             for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{root}batch/"):
                 for found in page.get("Contents", []):
-                    if found["Key"].lower().endswith(".csv"):
-                        content = s3.get_object(Bucket=bucket, Key=found["Key"])["Body"].read()
+                    if (key := found["Key"]).lower().endswith(".csv"):
                         changed = found["LastModified"].astimezone(dt.UTC).replace(tzinfo=None)
-                        yield found["Key"].removeprefix(root), changed, content
+                        yield key.removeprefix(root), changed, f"{found['ETag']} {changed}", partial(content, key)
         return
     if not Path(archive).is_dir():
         raise SQLMeshError(f"The archive {archive} is not there: mount it, or set EGX_WAREHOUSE_ARCHIVE to a folder or s3://...")
     for path in sorted(Path(archive, "batch").rglob("*")):
         if path.suffix.lower() == ".csv" and path.is_file():
-            changed = dt.datetime.fromtimestamp(path.stat().st_mtime, dt.UTC).replace(tzinfo=None)
-            yield path.relative_to(archive).as_posix(), changed, path.read_bytes()
+            file = path.stat()
+            changed = dt.datetime.fromtimestamp(file.st_mtime, dt.UTC).replace(tzinfo=None)
+            # a copy with the same size may keep the time of the change, but not that of the inode
+            yield path.relative_to(archive).as_posix(), changed, f"{file.st_size} {changed} {file.st_ctime_ns}", path.read_bytes
 
 
 def read_file(name: str, changed: dt.datetime, content: bytes, date_order: str) -> t.Iterator[Row]:

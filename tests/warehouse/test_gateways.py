@@ -171,7 +171,7 @@ def test_an_archive_on_s3_that_does_not_answer_stops_the_run_and_is_named(
 ) -> None:
     from sqlmesh.utils.errors import SQLMeshError
 
-    from warehouse.history import read_folder
+    from warehouse.history import changed_files
 
     monkeypatch.syspath_prepend(str(PROJECT / "warehouse"))
     import s3_copy
@@ -184,4 +184,4 @@ def test_an_archive_on_s3_that_does_not_answer_stops_the_run_and_is_named(
     with pytest.raises(SQLMeshError, match=r"The archive s3://nowhere/egx cannot be listed: .*check EGX_WAREHOUSE_ARCHIVE"):
         s3_copy.delivered("s3://nowhere/egx", dt.date(2026, 9, 6), dt.date(2026, 9, 6))
     with pytest.raises(SQLMeshError, match=r"The archive s3://nowhere/egx cannot be read: .*check EGX_WAREHOUSE_ARCHIVE"):
-        read_folder("s3://nowhere/egx", "MDY")
+        changed_files("s3://nowhere/egx", "MDY", {})

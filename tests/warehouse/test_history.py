@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlmesh.utils.errors import SQLMeshError
 
-from warehouse.history import interval_of, price, read_file, read_folder, symbol_of, volume
+from warehouse.history import changed_files, interval_of, price, read_file, symbol_of, volume
 
 CHANGED = dt.datetime(2026, 9, 1, 12)
 INVESTING = '\ufeff"Date","Price","Open","High","Low","Vol.","Change %"\r\n"12/07/2025","83.90","83.10","84.00","82.75","1.25M","0.96%"\r\n'
@@ -36,7 +36,7 @@ def test_the_order_of_day_and_month_is_a_setting() -> None:
     (row,) = rows("batch/COMI.csv", INVESTING.replace("12/07", "12/31"), "DMY")
     assert row["reject_reason"] == "'12/31/2025' is not DD/MM/YYYY"
     with pytest.raises(ValueError, match=r"MDY .* or DMY"):
-        read_folder("/nowhere", "YMD")
+        changed_files("/nowhere", "YMD", {})
 
 
 def test_yahoo_gives_prices_as_traded_and_null_for_nothing() -> None:
@@ -223,6 +223,58 @@ def test_files_become_silver_rows_and_a_streamed_bar_wins(make_warehouse) -> Non
 
 
 def test_a_folder_without_files_is_no_error_and_none_is_one(tmp_path: Path) -> None:
-    assert read_folder(str(tmp_path), "MDY") == []
+    gone, batches = changed_files(str(tmp_path), "MDY", {"batch/COMI.csv": "read once"})
+    assert gone == {"batch/COMI.csv"}
+    assert list(batches) == []
     with pytest.raises(SQLMeshError, match=f"The archive {tmp_path}/nowhere is not there: mount it"):
-        read_folder(str(tmp_path / "nowhere"), "MDY")
+        changed_files(str(tmp_path / "nowhere"), "MDY", {})
+
+
+def test_only_new_and_changed_files_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("warehouse.history.BATCH", 1)
+    batch = tmp_path / "batch"
+    batch.mkdir()
+    known: dict[str, str] = {}
+
+    def read(order: str = "MDY") -> tuple[set[str], set[str]]:
+        gone, batches = changed_files(str(tmp_path), order, known)
+        for name in gone:
+            del known[name]
+        lists = list(batches)
+        known.update((row["archive_object"], row["file_version"]) for rows in lists for row in rows)
+        assert all(len({row["archive_object"] for row in rows}) == 1 for rows in lists)  # as many at once as BATCH says
+        return gone, {rows[0]["archive_object"] for rows in lists}
+
+    for symbol in ("COMI", "ETEL", "SWDY"):
+        (batch / f"{symbol}.csv").write_text(YAHOO)
+    assert read() == (set(), {"batch/COMI.csv", "batch/ETEL.csv", "batch/SWDY.csv"})
+    assert read() == (set(), set())
+    (batch / "COMI.csv").write_text(YAHOO.replace("83.9,", "83.8,"))  # as long as before
+    (batch / "ETEL.csv").unlink()
+    (batch / "PHDC.csv").write_text(YAHOO)
+    assert read() == ({"batch/COMI.csv", "batch/ETEL.csv"}, {"batch/COMI.csv", "batch/PHDC.csv"})
+    everything = {"batch/COMI.csv", "batch/PHDC.csv", "batch/SWDY.csv"}
+    assert read("DMY") == (everything, everything)
+
+
+def test_a_run_keeps_the_rows_of_an_unchanged_file_and_reads_again_one_that_spoke_of_the_future(make_warehouse) -> None:
+    warehouse = make_warehouse()
+    batch = warehouse.archive / "batch"
+    batch.mkdir(parents=True)
+    (batch / "COMI.csv").write_text(YAHOO)
+    (batch / "ETEL.csv").write_text(YAHOO.replace("2025-06-09", "2999-06-09"))
+    bronze = "bronze.stock_prices_historical"
+    warehouse.plan()
+    before = warehouse.table(bronze)
+    assert len(before) == 4
+    ((table,),) = warehouse.rows(
+        "SELECT sql FROM duckdb_views() WHERE schema_name = 'BRONZE' AND view_name = 'STOCK_PRICES_HISTORICAL'"
+    )
+    stored = table.split("FROM ")[1].rstrip("; ")
+    warehouse.rows(f"UPDATE {stored} SET record = 'as stored'")
+    later = dt.datetime.now(dt.UTC) + dt.timedelta(minutes=5)
+    assert warehouse.run(later, [bronze])
+    records = warehouse.rows(f"SELECT archive_object, record = 'as stored' FROM {bronze} ORDER BY ALL")
+    assert records == [("batch/COMI.csv", True)] * 2 + [("batch/ETEL.csv", False)] * 2
+    warehouse.plan(restate_models=[bronze], start="2020-01-01", end=dt.datetime.now(dt.UTC).date())
+    assert warehouse.table(bronze) == before
