@@ -34,37 +34,56 @@ SUFFIXES = {"K": 10**3, "M": 10**6, "B": 10**9}
 Row = dict[str, t.Any]
 
 
-def changed_files(archive: str, date_order: str, known: t.Mapping[str, str]) -> tuple[set[str], t.Iterator[list[Row]]]:
-    """The CSV files under `{archive}/batch/` that are new or changed.
+def changed_files(
+    archive: str, date_order: str, known: t.Mapping[str, str]
+) -> tuple[set[str], t.Iterator[tuple[set[str], list[Row]]]]:
+    """The CSV files under `{archive}/batch/` that are new or changed, and which of the known ones have gone.
 
     Args:
         archive: a folder or s3://bucket/prefix.
         date_order: MDY or DMY, for files of investing.com.
         known: path under the archive -> the `file_version` with which its rows were read.
     Returns:
-        The known paths whose rows are no longer what the files say, for they were changed or taken away; every line of the new
-        and changed ones, as a bar or with a `reject_reason`, in lists of about BATCH.
+        The known paths that are no longer there; and, in turns of about BATCH rows, the paths of new and changed files with every
+        line of them, as a bar or with a `reject_reason`.
     Raises:
         ValueError: date_order is neither.
-        SQLMeshError: the archive is not there, or cannot be read; this while the lists are taken, too.
+        SQLMeshError: the archive is not there, cannot be read (while files are, too), or has no batch/ where some are known.
     """
     if date_order not in ("MDY", "DMY"):
         raise ValueError(f"EGX_INVESTING_DATES is {date_order!r}: set it to MDY (12/31/2025) or DMY (31/12/2025)")
     files = {name: (f"{date_order} {state}", changed, read) for name, changed, state, read in csv_files(archive)}
-    same = {name for name, version in known.items() if name in files and files[name][0] == version}
+    if known and not files and not has_batch(archive):
+        raise SQLMeshError(
+            f"The archive {archive} has no batch/, and bronze has the rows of {len(known):,} files from there: mount it, or "
+            "correct EGX_WAREHOUSE_ARCHIVE; if they were taken out on purpose, make batch/ (on S3 an object batch/none)"
+        )
 
-    def batches() -> t.Iterator[list[Row]]:
+    def batches() -> t.Iterator[tuple[set[str], list[Row]]]:
+        names: set[str] = set()
         rows: list[Row] = []
-        for name in files.keys() - same:
-            version, changed, read = files[name]
-            rows += ({**row, "file_version": version} for row in read_file(name, changed, read(), date_order))
-            if len(rows) >= BATCH:
-                yield rows
-                rows = []
-        if rows:
-            yield rows
+        for name, (version, changed, read) in files.items():
+            if known.get(name) != version:
+                rows += ({**row, "file_version": version} for row in read_file(name, changed, read(), date_order))
+                names.add(name)
+                if len(rows) >= BATCH:
+                    yield names, rows
+                    names, rows = set(), []
+        if names:
+            yield names, rows
 
-    return known.keys() - same, batches()
+    return known.keys() - files.keys(), batches()
+
+
+def has_batch(archive: str) -> bool:
+    """Whether the archive has a folder for files of history, though it may be empty."""
+    if archive.startswith("s3://"):
+        import s3_copy
+
+        bucket, root = s3_copy.place(archive)
+        with s3_copy.reached(archive, "listed"):
+            return bool(s3_copy.client().list_objects_v2(Bucket=bucket, Prefix=f"{root}batch/", MaxKeys=1)["KeyCount"])
+    return Path(archive, "batch").is_dir()
 
 
 def csv_files(archive: str) -> t.Iterator[tuple[str, dt.datetime, str, t.Callable[[], bytes]]]:

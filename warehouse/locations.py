@@ -29,7 +29,9 @@ def day_of(path: str) -> str:
 
 def days_with_objects(archive: str, first: dt.date = dt.date.min, last: dt.date = dt.date.max) -> list[str]:
     """Delivery dates (UTC) of a local archive that have an object, in order; both ends included."""
-    folders = {folder.name.removeprefix("date="): folder for folder in Path(archive, "streaming").glob("date=*")}
+    folders = {
+        folder.name.removeprefix("date="): folder for folder in Path(archive, "streaming").glob("date=*") if folder.is_dir()
+    }
     return [day for day in sorted(folders) if str(first) <= day <= str(last) and has_object(folders[day])]
 
 

@@ -135,9 +135,17 @@ def login(send):
     return answer
 
 
+def in_public(scope):
+    """A session of a database begins in its schema PUBLIC; fakesnow's begins in none, and then has no place for MERGE's table."""
+    query = scope["query_string"]
+    if b"databaseName=" in query and b"schemaName=" not in query:
+        return scope | {"query_string": query + b"&schemaName=PUBLIC"}
+    return scope
+
+
 async def rewriting(scope, receive, send):
     if scope["type"] == "http" and "login-request" in scope["path"]:
-        return await app(scope, receive, login(send))
+        return await app(in_public(scope), receive, login(send))
     if scope["type"] != "http" or "query-request" not in scope["path"]:
         return await app(scope, receive, send)
     body, more = b"", True

@@ -222,10 +222,15 @@ def test_files_become_silver_rows_and_a_streamed_bar_wins(make_warehouse) -> Non
     assert warehouse.table(bronze) == []
 
 
-def test_a_folder_without_files_is_no_error_and_none_is_one(tmp_path: Path) -> None:
-    gone, batches = changed_files(str(tmp_path), "MDY", {"batch/COMI.csv": "read once"})
-    assert gone == {"batch/COMI.csv"}
-    assert list(batches) == []
+def test_an_empty_batch_takes_all_rows_away_and_none_is_an_error(tmp_path: Path) -> None:
+    gone, batches = changed_files(str(tmp_path), "MDY", {})
+    assert (gone, list(batches)) == (set(), [])
+    known = {"batch/COMI.csv": "read once"}
+    with pytest.raises(SQLMeshError, match=r"has no batch/, and bronze has the rows of 1 files from there: mount it"):
+        changed_files(str(tmp_path), "MDY", known)
+    (tmp_path / "batch").mkdir()
+    gone, batches = changed_files(str(tmp_path), "MDY", known)
+    assert (gone, list(batches)) == (set(known), [])
     with pytest.raises(SQLMeshError, match=f"The archive {tmp_path}/nowhere is not there: mount it"):
         changed_files(str(tmp_path / "nowhere"), "MDY", {})
 
@@ -240,10 +245,10 @@ def test_only_new_and_changed_files_are_read(tmp_path: Path, monkeypatch: pytest
         gone, batches = changed_files(str(tmp_path), order, known)
         for name in gone:
             del known[name]
-        lists = list(batches)
-        known.update((row["archive_object"], row["file_version"]) for rows in lists for row in rows)
-        assert all(len({row["archive_object"] for row in rows}) == 1 for rows in lists)  # as many at once as BATCH says
-        return gone, {rows[0]["archive_object"] for rows in lists}
+        found = list(batches)
+        known.update((row["archive_object"], row["file_version"]) for _, rows in found for row in rows)
+        assert all({row["archive_object"] for row in rows} == names and len(names) == 1 for names, rows in found)  # by BATCH
+        return gone, {name for names, _ in found for name in names}
 
     for symbol in ("COMI", "ETEL", "SWDY"):
         (batch / f"{symbol}.csv").write_text(YAHOO)
@@ -252,9 +257,8 @@ def test_only_new_and_changed_files_are_read(tmp_path: Path, monkeypatch: pytest
     (batch / "COMI.csv").write_text(YAHOO.replace("83.9,", "83.8,"))  # as long as before
     (batch / "ETEL.csv").unlink()
     (batch / "PHDC.csv").write_text(YAHOO)
-    assert read() == ({"batch/COMI.csv", "batch/ETEL.csv"}, {"batch/COMI.csv", "batch/PHDC.csv"})
-    everything = {"batch/COMI.csv", "batch/PHDC.csv", "batch/SWDY.csv"}
-    assert read("DMY") == (everything, everything)
+    assert read() == ({"batch/ETEL.csv"}, {"batch/COMI.csv", "batch/PHDC.csv"})
+    assert read("DMY") == (set(), {"batch/COMI.csv", "batch/PHDC.csv", "batch/SWDY.csv"})
 
 
 def test_a_run_keeps_the_rows_of_an_unchanged_file_and_reads_again_one_that_spoke_of_the_future(make_warehouse) -> None:
@@ -278,3 +282,17 @@ def test_a_run_keeps_the_rows_of_an_unchanged_file_and_reads_again_one_that_spok
     assert records == [("batch/COMI.csv", True)] * 2 + [("batch/ETEL.csv", False)] * 2
     warehouse.plan(restate_models=[bronze], start="2020-01-01", end=dt.datetime.now(dt.UTC).date())
     assert warehouse.table(bronze) == before
+    # a file that cannot be read stops the run, and so does an archive without batch/: the rows stay
+    (batch / "COMI.csv").write_text(YAHOO.splitlines()[0])
+    (batch / "ETEL.csv").unlink()
+    (batch / "ETEL.csv").symlink_to("/proc/self/mem")
+    assert not warehouse.run(later, [bronze])
+    assert warehouse.table(bronze) == before
+    batch.rename(warehouse.folder / "away")
+    assert not warehouse.run(later, [bronze])
+    assert warehouse.table(bronze) == before
+    # a header alone has no rows, a file that was taken away neither
+    (warehouse.folder / "away").rename(batch)
+    (batch / "ETEL.csv").unlink()
+    assert warehouse.run(later, [bronze])
+    assert warehouse.table(bronze) == []

@@ -258,6 +258,16 @@ def test_runs_without_news_keep_all_rows_and_a_dead_feed_is_seen(make_warehouse)
     assert warehouse.rows(late.format("freshness", "")) == [("COMI", 1)]
 
 
+def test_an_archive_may_lie_in_a_folder_of_any_name(make_warehouse, tmp_path: Path) -> None:
+    archive = tmp_path / "o'brien [a-c]*"
+    archive.mkdir()
+    deliver(archive, [daily("COMI", day, 80) for day in DAYS[:3]])
+    (archive / "streaming" / "date=stray").write_text("no folder")
+    warehouse = make_warehouse(archive=archive)
+    warehouse.plan(execution_time=at(DAYS[2], 14), select_models=["bronze.stock_prices_raw"])
+    assert warehouse.rows("SELECT COUNT(*), COUNT(reject_reason) FROM bronze.stock_prices_raw") == [(3, 0)]
+
+
 def test_an_archive_that_has_gone_takes_nothing_out_of_bronze(make_warehouse, tmp_path: Path, caplog) -> None:
     from warehouse.run import lost
     from warehouse.run import run as run_all

@@ -435,6 +435,9 @@ def test_gold_on_snowflake_equals_gold_on_duckdb(
         '\ufeff"Date","Price","Open","High","Low","Vol.","Change %"\n'
         f'"{days[0]:%m/%d/%Y}","50.00","50.00","51.00","49.50","1.00K","0.1%"\n"06/30/2026","49.75","49.00","50.00","48.50","-","0.1%"\n'
     )
+    (archive / "batch" / "ETEL.csv").write_text(
+        f"Date,Open,High,Low,Close,Volume\n{days[0] - dt.timedelta(7)},50,51,49,50.5,100\n"
+    )
 
     land(archive)
     assert on_snowflake.context.lint_models() == []
@@ -448,7 +451,12 @@ def test_gold_on_snowflake_equals_gold_on_duckdb(
     news = [daily("COMI", today - dt.timedelta(2), 60, now), daily("ETEL", days[-2], 50, now, high=1)]
     deliver(archive, [*news, bar("SWDY", f"{days[-1]}T08:00:00Z", 70, now, "1 Minute")], 950, date=str(today))
     land(archive)
+    (archive / "batch" / "ETEL.csv").unlink()
+    history = archive / "batch" / "COMI Historical Data.csv"
+    history.write_text(history.read_text().replace('"49.75"', '"49.50"'))
     assert on_snowflake.run()
+    closes = "SELECT symbol, close FROM bronze.stock_prices_historical WHERE bar_time > '2026-06-30'"
+    assert on_snowflake.rows(closes) == [("COMI", "49.50")]
     left = {day for (day,) in on_snowflake.rows("SELECT trade_date FROM gold.fct_stock_daily_prices WHERE symbol = 'ETEL'")}
     assert was - left == {days[-2]}
     on_duckdb: Warehouse = make_warehouse("on_duckdb")

@@ -6,6 +6,7 @@ import typing as t
 from datetime import datetime
 
 import pandas as pd
+from frames import stored
 from history import changed_files
 from rebuilding import replaces_all
 from sqlglot import exp
@@ -57,16 +58,25 @@ COLUMNS = {
 )
 def execute(
     context: ExecutionContext, start: datetime, end: datetime, execution_time: datetime, **kwargs: t.Any
-) -> t.Iterator[pd.DataFrame]:
+) -> t.Iterator[pd.DataFrame | exp.Query]:
     import locations  # here, because SQLMesh stores a model's imports, and the paths must not be stored
 
+    snapshot = kwargs.get("snapshot")
     own, adapter = context.resolve_table(NAME), context.engine_adapter
     # Files with a bar that was still to come are read again, and all files where all rows are to be replaced.
-    again = replaces_all(kwargs.get("snapshot"), own)
+    again = replaces_all(snapshot, own)
     asked = "OR MAX(CASE WHEN reject_reason LIKE '% is still to come' THEN 1 END) = 1 THEN '' ELSE MAX(file_version) END"
     known = dict(adapter.fetchall(f"SELECT archive_object, CASE WHEN {again} {asked} FROM {own} GROUP BY archive_object"))
     gone, batches = changed_files(locations.archive(), locations.investing_dates(), known)
-    if gone:
-        adapter.delete_from(own, exp.column("ARCHIVE_OBJECT").isin(*sorted(gone)))
-    for rows in batches:
-        yield pd.DataFrame(rows, columns=list(COLUMNS)).rename(columns=str.upper)
+    # File by file, for DuckDB's statements here are no transaction: what cannot be read keeps the rows that it had.
+    for names, rows in batches:
+        delete(adapter, own, names & known.keys())
+        if rows:
+            frame = pd.DataFrame(rows, columns=list(COLUMNS)).rename(columns=str.upper)
+            yield from stored(context, snapshot, frame, COLUMNS)
+    delete(adapter, own, gone)
+
+
+def delete(adapter: t.Any, table: str, files: set[str]) -> None:
+    if files:
+        adapter.delete_from(table, exp.column("ARCHIVE_OBJECT").isin(*sorted(files)))

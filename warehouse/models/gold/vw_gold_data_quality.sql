@@ -49,13 +49,23 @@ WITH companies AS (
   WHERE
     exchange = 'EGX'
 ), received AS (
+  /* a bar once, under whichever of a company's symbols; a day has one Daily bar, for these start at 10:00 in Cairo */
+  SELECT DISTINCT
+    symbol,
+    trade_date,
+    bar_interval,
+    1 AS bars
+  FROM bars
+  WHERE
+    bar_interval = 'Daily'
+  UNION ALL
   SELECT
     symbol,
     trade_date,
     bar_interval,
     COUNT(*) AS bars
   FROM (
-    /* a bar once, under whichever of a company's symbols: counting distinct times would take longer */
+    /* counting distinct times would take longer */
     SELECT DISTINCT
       symbol,
       trade_date,
@@ -63,7 +73,7 @@ WITH companies AS (
       bar_time
     FROM bars
     WHERE
-      bar_interval IN ('Daily', '1 Minute', '5 Minute', '30 Minute')
+      bar_interval IN ('1 Minute', '5 Minute', '30 Minute')
   )
   GROUP BY
     symbol,
