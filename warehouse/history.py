@@ -80,9 +80,7 @@ def has_batch(archive: str) -> bool:
     if archive.startswith("s3://"):
         import s3_copy
 
-        bucket, root = s3_copy.place(archive)
-        with s3_copy.reached(archive, "listed"):
-            return bool(s3_copy.client().list_objects_v2(Bucket=bucket, Prefix=f"{root}batch/", MaxKeys=1)["KeyCount"])
+        return s3_copy.any_under(archive, "batch/")
     return Path(archive, "batch").is_dir()
 
 

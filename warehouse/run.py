@@ -100,7 +100,7 @@ def any_delivered(root: str) -> bool:
     if "://" in root:
         import s3_copy
 
-        return s3_copy.any_delivered(root)
+        return s3_copy.any_under(root, "streaming/date=")
     return next(Path(root, "streaming").glob("date=*"), None) is not None
 
 

@@ -62,11 +62,11 @@ def delivered(archive: str, first: dt.date, last: dt.date) -> dict[str, int]:
     return {key: size for key, size in objects if str(first) <= locations.day_of(key) <= str(last)}
 
 
-def any_delivered(archive: str) -> bool:
-    """Whether anything was ever delivered. Raises SQLMeshError where that cannot be told."""
+def any_under(archive: str, prefix: str) -> bool:
+    """Whether the archive has an object whose path begins so. Raises SQLMeshError where that cannot be told."""
     bucket, root = place(archive)
     with reached(archive, "listed"):
-        return client().list_objects_v2(Bucket=bucket, Prefix=f"{root}streaming/date=", MaxKeys=1)["KeyCount"] > 0
+        return client().list_objects_v2(Bucket=bucket, Prefix=root + prefix, MaxKeys=1)["KeyCount"] > 0
 
 
 def fetch(archive: str, folder: Path, first: dt.date, last: dt.date) -> None:

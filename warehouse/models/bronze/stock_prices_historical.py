@@ -68,7 +68,7 @@ def execute(
     asked = "OR MAX(CASE WHEN reject_reason LIKE '% is still to come' THEN 1 END) = 1 THEN '' ELSE MAX(file_version) END"
     known = dict(adapter.fetchall(f"SELECT archive_object, CASE WHEN {again} {asked} FROM {own} GROUP BY archive_object"))
     gone, batches = changed_files(locations.archive(), locations.investing_dates(), known)
-    # File by file, for DuckDB's statements here are no transaction: what cannot be read keeps the rows that it had.
+    # Only once the files of a turn are read, for DuckDB has no transaction here: what cannot be read keeps the rows that it had.
     for names, rows in batches:
         delete(adapter, own, names & known.keys())
         if rows:
